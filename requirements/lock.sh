@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Re-pins everything: `requirements/lock.sh` (needs uv on PATH; `--upgrade` takes the newest of each).
+# One resolution over all sets first (constraints.txt), then one hashed list per install step, so that
+# every environment agrees on every version. Hashes only: no download address is recorded.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+compile() { uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+    --no-emit-find-links --no-annotate --no-header "$@"; }
+compile "$@" requirements/{build,run,cpu,dev}.in -o constraints.txt
+compile -c constraints.txt requirements/build.in -o requirements/build.txt
+compile -c constraints.txt requirements/{run,cpu}.in -o requirements/cpu.txt
+compile -c constraints.txt requirements/{run,gpu}.in -o requirements/gpu.txt
+compile -c constraints.txt requirements/dev.in -o requirements/dev.txt
