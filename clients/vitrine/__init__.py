@@ -1,0 +1,1 @@
+"""Vitrine: visual search for shops. The client library, the `vitrine` command, and the generated stubs."""

@@ -1,0 +1,1 @@
+"""The service processes; they speak gRPC to each other and never import one another."""

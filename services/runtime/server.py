@@ -1,0 +1,148 @@
+"""Starts a service, keeps it healthy, and stops it without dropping what is in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import grpc
+import prometheus_client
+import structlog
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.runtime import metrics
+from services.runtime.interceptor import InFlight, ServiceInterceptor
+from services.runtime.logs import configure_logs
+from services.runtime.settings import ServiceSettings, Settings, SettingsError, load_settings
+
+log = structlog.get_logger()
+
+
+class StartError(Exception):
+    """The service cannot start with what it was given; the message says why, without a traceback."""
+
+
+@dataclass
+class Lifecycle:
+    """What a running service shares with its runtime."""
+
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process is going to stop: long-lived streams finish what they hold and end."""
+
+
+class Application(Protocol):
+    """One service, as the runtime sees it."""
+
+    grpc_services: tuple[str, ...]
+    """Full names of the gRPC services it registers, for health and reflection."""
+
+    async def start(self, server: grpc.aio.Server, lifecycle: Lifecycle) -> None:
+        """Loads what it needs and registers its servicers; returns once it can serve.
+
+        Raises:
+            StartError: It cannot serve.
+        """
+
+    async def stop(self) -> None:
+        """Releases everything; called after the last call has ended, and after a failed start."""
+
+
+def run(kind: type[Settings], build: Callable[[Settings], Application]) -> None:
+    """Runs a service until SIGTERM or SIGINT; exits with 0, or with 2 where it cannot start."""
+    try:
+        settings = load_settings(kind)
+        configure_logs(settings.section, settings.log_level, settings.log_format)
+        uvloop.run(serve(settings, build(settings)))
+    except (SettingsError, StartError) as error:
+        print(f"vitrine {kind.section}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+async def serve(settings: ServiceSettings, application: Application) -> None:
+    """Serves an application until the process is told to stop.
+
+    Raises:
+        StartError: A port is taken, or the application cannot start.
+    """
+    lifecycle = Lifecycle()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    in_flight = InFlight(settings.max_concurrent_rpcs)
+    server = grpc.aio.server(
+        interceptors=[ServiceInterceptor(in_flight, settings.default_deadline_seconds)],
+        options=server_options(settings),
+    )
+    address = f"{settings.host}:{settings.port}"
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise StartError(f"cannot listen on {address}: {error}") from None
+    try:
+        metrics_server, _ = prometheus_client.start_http_server(settings.resolved_metrics_port, settings.host)
+    except OSError as error:
+        raise StartError(f"cannot listen on {settings.host}:{settings.resolved_metrics_port}: {error}") from None
+
+    checker = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checker, server)
+    names = (*application.grpc_services, health.SERVICE_NAME)
+    reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
+
+    began = time.perf_counter()
+    try:
+        await application.start(server, lifecycle)
+        await server.start()
+        for name in ("", *names):
+            await checker.set(name, health_pb2.HealthCheckResponse.SERVING)
+        metrics.SERVING.set(1)
+        log.info("serving", address=address, start_seconds=round(time.perf_counter() - began, 3))
+        await stop.wait()
+        await _drain(settings, server, checker, in_flight, lifecycle)
+    finally:
+        await server.stop(0)
+        await application.stop()
+        metrics_server.shutdown()
+    log.info("stopped")
+
+
+def server_options(settings: ServiceSettings) -> list[tuple[str, int]]:
+    """Returns the gRPC channel arguments of a server."""
+    return [
+        ("grpc.so_reuseport", 0),  # a second process on the port must fail, not share it silently
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ]
+
+
+async def _drain(
+    settings: ServiceSettings,
+    server: grpc.aio.Server,
+    checker: health.aio.HealthServicer,
+    in_flight: InFlight,
+    lifecycle: Lifecycle,
+) -> None:
+    log.info("draining")
+    await checker.enter_graceful_shutdown()
+    metrics.SERVING.set(0)
+    await asyncio.sleep(settings.drain_delay_seconds)
+    lifecycle.draining.set()
+    # `stop` refuses new calls at once, but waits for open health watches too; ours are what counts.
+    refusing = asyncio.create_task(server.stop(settings.drain_seconds))
+    try:
+        async with asyncio.timeout(settings.drain_seconds):
+            await in_flight.wait_idle()
+    except TimeoutError:
+        log.warning("calls cancelled after drain_seconds", drain_seconds=settings.drain_seconds)
+    await server.stop(0.1)
+    await refusing

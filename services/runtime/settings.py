@@ -1,0 +1,137 @@
+"""Settings of a service: defaults, then a TOML file, then the environment; checked before anything starts."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+CONFIG_VARIABLE = "VITRINE_CONFIG"
+
+
+class SettingsError(Exception):
+    """Settings that cannot work; the message lists every one with its name and what is wrong."""
+
+
+def _split(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+AddressList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+"""`host:port` addresses; in the environment separated by commas."""
+
+
+class ServiceSettings(BaseSettings):
+    """What every service can be told.
+
+    A subclass sets `section`: its table in the TOML file and, in capitals, its environment prefix, so that `port`
+    of the section `embedder` is `VITRINE_EMBEDDER_PORT` or `[embedder] port = ...`.
+    """
+
+    section: ClassVar[str]
+
+    model_config = SettingsConfigDict(extra="forbid", validate_default=True, frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(ge=1, le=65535, description="gRPC port.")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="Port of the Prometheus endpoint /metrics; unset: port + 1000."
+    )
+    max_message_bytes: int = Field(
+        32 * 2**20,
+        ge=2**20,
+        le=2**30,
+        description="Largest gRPC message accepted. Higher admits larger batches and costs memory per call.",
+    )
+    max_concurrent_rpcs: int = Field(
+        256,
+        ge=1,
+        le=65536,
+        description="Calls in flight before further ones are refused with RESOURCE_EXHAUSTED and retry advice.",
+    )
+    default_deadline_seconds: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="Deadline of unary calls that arrive without one (and the longest granted).",
+    )
+    drain_delay_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=300,
+        description="Wait between reporting not-serving and refusing calls, for load balancers to notice.",
+    )
+    drain_seconds: float = Field(
+        20.0,
+        ge=0,
+        le=600,
+        description="Longest wait for calls in flight when stopping; then they are cancelled.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: console on a terminal, json elsewhere."
+    )
+
+    @property
+    def resolved_metrics_port(self) -> int:
+        """The port of the Prometheus endpoint."""
+        return self.metrics_port or self.port + 1000
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Orders the sources: arguments, environment, TOML file."""
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _toml_section(cls.section))
+
+
+Settings = TypeVar("Settings", bound=ServiceSettings)
+
+
+def load_settings(kind: type[Settings], **overrides: Any) -> Settings:
+    """Reads and checks the settings of a service.
+
+    Raises:
+        SettingsError: A value is wrong, a name is unknown, or the file cannot be read.
+    """
+    prefix = f"VITRINE_{kind.section.upper()}_"
+    known = {f"{prefix}{name}".upper() for name in kind.model_fields}
+    unknown = sorted(name for name in os.environ if name.upper().startswith(prefix) and name.upper() not in known)
+    if unknown:
+        raise SettingsError(f"unknown settings in the environment: {', '.join(unknown)}")
+    try:
+        return kind(_env_prefix=prefix, **overrides)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(map(str, each['loc']))}: {each['msg']} (got {each['input']!r})" for each in error.errors()
+        ]
+        raise SettingsError(f"bad {kind.section} settings:\n" + "\n".join(lines)) from None
+
+
+def _toml_section(section: str) -> dict[str, Any]:
+    location = os.environ.get(CONFIG_VARIABLE)
+    if not location:
+        return {}
+    try:
+        document = tomllib.loads(Path(location).read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{CONFIG_VARIABLE}={location}: {error}") from None
+    table = document.get(section, {})
+    if not isinstance(table, dict):
+        raise SettingsError(f"{CONFIG_VARIABLE}={location}: [{section}] must be a table")
+    return table
