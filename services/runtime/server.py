@@ -40,8 +40,9 @@ class Lifecycle:
 class Application(Protocol):
     """One service, as the runtime sees it."""
 
-    grpc_services: tuple[str, ...]
-    """Full names of the gRPC services it registers, for health and reflection."""
+    @property
+    def grpc_services(self) -> tuple[str, ...]:
+        """Full names of the gRPC services it registers, for health and reflection."""
 
     async def start(self, server: grpc.aio.Server, lifecycle: Lifecycle) -> None:
         """Loads what it needs and registers its servicers; returns once it can serve.

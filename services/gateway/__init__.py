@@ -1,0 +1,1 @@
+"""The gateway: `vitrine.engine` served as `vitrine.v1.VisualSearch`."""

@@ -1,0 +1,22 @@
+"""The gateway's own metrics."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Histogram
+
+STAGE_SECONDS = Histogram(
+    "vitrine_gateway_stage_seconds",
+    "Time a search spent in one stage.",
+    ("stage",),
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 5.0),
+)
+SEARCHES = Counter("vitrine_gateway_searches", "Searches answered, by kind of query.", ("query",))
+DEGRADED = Counter("vitrine_gateway_degraded", "Searches answered in part, by reason.", ("reason",))
+COVERAGE = Histogram(
+    "vitrine_gateway_coverage_ratio",
+    "Share of the shards that answered a search.",
+    buckets=(0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0),
+)
+RESULTS = Histogram(
+    "vitrine_gateway_results", "Products returned by a search.", buckets=(0, 1, 5, 10, 20, 50, 100, 200, 500, 1000)
+)

@@ -1,0 +1,116 @@
+"""Which processes make a Vitrine on one machine, and where they listen."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from services.local.supervisor import ProcessSpec, Supervisor
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL_DIR = ROOT / "models" / "build" / "efficientnet-lite0"
+
+
+@dataclass(frozen=True)
+class Ports:
+    """gRPC and metrics ports of one stack."""
+
+    gateway: int
+    embedder: int
+    indexers: tuple[int, ...]
+    metrics: dict[int, int] = field(default_factory=dict)
+    """Metrics port by gRPC port, where it is not the gRPC port + 1000."""
+
+    @classmethod
+    def default(cls, shards: int) -> Self:
+        """The documented ports."""
+        return cls(50050, 50051, tuple(50060 + index for index in range(shards)))
+
+    @classmethod
+    def free(cls, shards: int) -> Self:
+        """Ports that are free now, for tests and benchmarks."""
+        # Held open together so that none is handed out twice.
+        sockets = [socket.socket() for _ in range(2 * (shards + 2))]
+        try:
+            for each in sockets:
+                each.bind(("127.0.0.1", 0))
+            numbers = [each.getsockname()[1] for each in sockets]
+        finally:
+            for each in sockets:
+                each.close()
+        serving, metrics = numbers[: shards + 2], numbers[shards + 2 :]
+        return cls(serving[0], serving[1], tuple(serving[2:]), dict(zip(serving, metrics, strict=True)))
+
+
+class Stack:
+    """An embedder, n index shards and a gateway, as processes on loopback."""
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        shards: int = 2,
+        ports: Ports | None = None,
+        model_dir: Path = MODEL_DIR,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        """Keeps everything under `data`; `environment` is added to that of every process."""
+        self.data = data
+        self.ports = ports or Ports.default(shards)
+        self._model_dir = model_dir
+        self._environment = environment or {}
+        self.supervisor = Supervisor(ROOT, data / "logs")
+
+    @property
+    def gateway(self) -> str:
+        """Address of the gateway."""
+        return _loopback(self.ports.gateway)
+
+    @property
+    def embedder(self) -> str:
+        """Address of the embedder."""
+        return _loopback(self.ports.embedder)
+
+    @property
+    def indexers(self) -> list[str]:
+        """Addresses of the shards, in shard order."""
+        return [_loopback(port) for port in self.ports.indexers]
+
+    async def start(self, report: Callable[[ProcessSpec, float], None] | None = None) -> None:
+        """Starts everything and returns once all of it serves; see `Supervisor.start`."""
+        shards = [
+            self._spec(f"indexer-{index}", "indexer", port, {"DATA_DIR": str(self.data / f"indexer-{index}")})
+            for index, port in enumerate(self.ports.indexers)
+        ]
+        embedder = self._spec(
+            "embedder",
+            "embedder",
+            self.ports.embedder,
+            {"MODEL_DIR": str(self._model_dir), "INDEXERS": ",".join(self.indexers)},
+        )
+        gateway = self._spec(
+            "gateway",
+            "gateway",
+            self.ports.gateway,
+            {"EMBEDDER": self.embedder, "INDEXERS": ",".join(self.indexers)},
+        )
+        await self.supervisor.start(*shards, embedder, gateway, report=report)
+
+    def _spec(self, name: str, service: str, port: int, settings: dict[str, str]) -> ProcessSpec:
+        settings = {"PORT": str(port), **settings}
+        if port in self.ports.metrics:
+            settings["METRICS_PORT"] = str(self.ports.metrics[port])
+        prefix = f"VITRINE_{service.upper()}_"
+        return ProcessSpec(
+            name,
+            f"services.{service}",
+            _loopback(port),
+            {**{prefix + key: value for key, value in settings.items()}, **self._environment},
+        )
+
+
+def _loopback(port: int) -> str:
+    return f"127.0.0.1:{port}"
