@@ -1,8 +1,28 @@
-"""Vitrine: visual search for shops. The client library, the `vitrine` command, and the generated stubs."""
+"""Vitrine: visual search for shops. The client library, the `vitrine` command, and the generated stubs.
 
-from vitrine.client import AsyncVitrine, Vitrine
-from vitrine.errors import VitrineError
-from vitrine.results import Coverage, RankedProduct, SearchAnswer, Status, StoredProduct
+The names below load when first used, so that a service that needs only `vitrine.errors` does not pay for the client.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vitrine.client import AsyncVitrine, Vitrine
+    from vitrine.errors import VitrineError
+    from vitrine.results import Coverage, RankedProduct, SearchAnswer, Status, StoredProduct
+
+_HOMES = {
+    "AsyncVitrine": "client",
+    "Coverage": "results",
+    "RankedProduct": "results",
+    "SearchAnswer": "results",
+    "Status": "results",
+    "StoredProduct": "results",
+    "Vitrine": "client",
+    "VitrineError": "errors",
+}
 
 __all__ = [
     "AsyncVitrine",
@@ -14,3 +34,9 @@ __all__ = [
     "Vitrine",
     "VitrineError",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vitrine' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"vitrine.{_HOMES[name]}"), name)

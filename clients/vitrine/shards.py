@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import grpc
 
@@ -24,8 +24,8 @@ from vitrine.sharding import shard_of
 from vitrine.v1 import indexer_pb2_grpc
 
 Answer = TypeVar("Answer")
-Stub = indexer_pb2_grpc.IndexerAsyncStub
-ShardCall = Callable[[Stub], Awaitable[Answer]]
+Stub: TypeAlias = "indexer_pb2_grpc.IndexerAsyncStub"
+ShardCall: TypeAlias = Callable[["indexer_pb2_grpc.IndexerAsyncStub"], Awaitable[Answer]]
 
 # The request itself is wrong, so every shard would say the same: no answer is better than part of one.
 _CALLERS_FAULT = (InvalidArgumentError, PreconditionError, UnimplementedError)

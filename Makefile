@@ -1,0 +1,88 @@
+# `make run` and `make test` set up everything they need, without root, from a fresh clone.
+# GPU=1 uses the CUDA build of ONNX Runtime in an environment of its own.
+
+PYTHON ?= python3
+VENV := .venv$(if $(GPU),-gpu)
+RUNTIME := $(if $(GPU),gpu,cpu)
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
+MODEL := models/build/efficientnet-lite0/card.json
+STUBS := clients/vitrine/v1/__init__.py
+CODE := services clients models protos
+
+export PYTHONPATH := $(CURDIR):$(CURDIR)/clients
+ifdef GPU
+export VITRINE_EMBEDDER_PROVIDER ?= cuda
+endif
+
+.PHONY: help run demo test test-slow lint format protos protos-publish model bench eval clean
+.DELETE_ON_ERROR:
+
+help: ## Says what each target does
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+
+run: $(VENV)/.run $(MODEL) ## Starts everything, ingests the sample catalogue, searches, serves until Ctrl-C
+	@$(BIN)/python -m services.local run
+
+demo: $(VENV)/.run $(MODEL) ## The same, but ends after the search
+	@$(BIN)/python -m services.local demo
+
+test: $(VENV)/.dev $(MODEL) ## Runs the test suite (under 10 minutes)
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
+
+test-slow: $(VENV)/.dev $(MODEL) ## Runs crash cycles, chaos and soak tests
+	$(BIN)/python -m pytest -m slow --timeout 1800 $(PYTEST)
+
+lint: $(VENV)/.dev ## Checks format, style, types and contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(CODE)
+	$(BIN)/python protos/generate.py --check
+
+format: $(VENV)/.dev ## Formats the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+protos: $(STUBS) ## Builds the gRPC stubs
+
+protos-publish: $(VENV)/.run ## Makes the present contracts the ones breaking changes are measured against
+	$(BIN)/python protos/generate.py --publish
+
+model: $(MODEL) ## Builds the ONNX embedder from its published weights
+
+bench: $(VENV)/.dev $(MODEL) ## Runs the benchmarks
+	$(BIN)/python -m bench.end_to_end
+
+eval: $(VENV)/.run $(MODEL) ## Search quality on the sample catalogue (CATALOGUE=dir for another)
+	$(BIN)/python -m evaluate $(CATALOGUE)
+
+clean: ## Removes everything that was built or stored
+	rm -rf .venv .venv-gpu .vitrine models/build clients/vitrine/v1 clients/*.egg-info
+
+# Build tools come first: hnswlib is compiled without build isolation, so that they too are pinned.
+$(VENV)/.build: requirements/build.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Vitrine needs Python 3.11 or newer; set PYTHON=")'
+	@echo "setting up $(VENV): build tools"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) -r requirements/build.txt
+	@touch $@
+
+$(VENV)/.packages: requirements/$(RUNTIME).txt $(VENV)/.build
+	@echo "setting up $(VENV): packages (compiles hnswlib, about a minute)"
+	@$(PIP) --no-build-isolation -r requirements/$(RUNTIME).txt
+	@touch $@
+
+$(VENV)/.run: $(STUBS) clients/pyproject.toml $(VENV)/.packages
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable clients
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.run
+	@echo "setting up $(VENV): test and lint tools"
+	@$(PIP) -r requirements/dev.txt
+	@touch $@
+
+$(STUBS): $(wildcard protos/vitrine/v1/*.proto) protos/generate.py $(VENV)/.packages
+	@$(BIN)/python protos/generate.py
+
+$(MODEL): $(wildcard models/*.py) $(VENV)/.packages
+	@$(BIN)/python -m models.build

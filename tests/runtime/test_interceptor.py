@@ -1,0 +1,155 @@
+"""What surrounds every call: status and details, deadline, admission, metrics, request ids."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+from prometheus_client import REGISTRY
+
+from services.runtime.interceptor import InFlight, ServiceInterceptor
+from vitrine.errors import (
+    DeadlineError,
+    InternalError,
+    InvalidArgumentError,
+    OverloadedError,
+    from_rpc_error,
+)
+from vitrine.v1 import indexer_pb2, indexer_pb2_grpc
+
+
+class Behaviour(indexer_pb2_grpc.IndexerServicer):
+    """A real servicer whose collection name says what to do."""
+
+    def __init__(self):
+        self.release = asyncio.Event()
+        self.cancelled = asyncio.Event()
+
+    async def Count(self, request, context):
+        match request.collection:
+            case "bad":
+                raise InvalidArgumentError("collection is bad, must be good", field="collection")
+            case "busy":
+                raise OverloadedError("queue is full", retry_after=1.5)
+            case "defect":
+                raise RuntimeError("a secret detail")
+            case "slow":
+                try:
+                    await self.release.wait()
+                except asyncio.CancelledError:
+                    self.cancelled.set()
+                    raise
+        return indexer_pb2.CountResponse(points=7)
+
+    async def Scan(self, request, context):
+        yield indexer_pb2.ScanResponse()
+        if request.collection == "bad":
+            raise InvalidArgumentError("after is bad", field="after")
+        yield indexer_pb2.ScanResponse()
+
+
+@asynccontextmanager
+async def serving(limit=8, deadline=30.0):
+    behaviour = Behaviour()
+    in_flight = InFlight(limit)
+    server = grpc.aio.server(interceptors=[ServiceInterceptor(in_flight, deadline)])
+    indexer_pb2_grpc.add_IndexerServicer_to_server(behaviour, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield indexer_pb2_grpc.IndexerStub(channel), behaviour, in_flight
+    await server.stop(None)
+
+
+def count(collection="good"):
+    return indexer_pb2.CountRequest(collection=collection)
+
+
+def handled(method, code):
+    labels = {"grpc_service": "vitrine.v1.Indexer", "grpc_method": method, "grpc_code": code}
+    kind = "unary" if method == "Count" else "server_stream"
+    return REGISTRY.get_sample_value("grpc_server_handled_total", {"grpc_type": kind, **labels}) or 0.0
+
+
+async def test_errors_travel_with_their_details():
+    async with serving() as (stub, _, _):
+        with pytest.raises(grpc.RpcError) as caught:
+            await stub.Count(count("bad"))
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        error = from_rpc_error(caught.value)
+        assert isinstance(error, InvalidArgumentError)
+        assert error.message == "collection is bad, must be good"
+        assert [violation.field for violation in error.violations] == ["collection"]
+
+        with pytest.raises(grpc.RpcError) as caught:
+            await stub.Count(count("busy"))
+        error = from_rpc_error(caught.value)
+        assert isinstance(error, OverloadedError)
+        assert error.retry_after == 1.5
+
+
+async def test_a_defect_is_internal_and_keeps_its_secrets():
+    async with serving() as (stub, _, _):
+        with pytest.raises(grpc.RpcError) as caught:
+            await stub.Count(count("defect"), metadata=(("x-request-id", "req-42"),))
+    error = from_rpc_error(caught.value)
+    assert isinstance(error, InternalError)
+    assert "secret" not in error.message
+    assert "req-42" in error.message
+
+
+async def test_a_stream_can_fail_after_its_first_message():
+    async with serving() as (stub, _, _):
+        assert len([page async for page in stub.Scan(indexer_pb2.ScanRequest(collection="good"))]) == 2
+        received = []
+        with pytest.raises(grpc.RpcError) as caught:
+            async for page in stub.Scan(indexer_pb2.ScanRequest(collection="bad")):
+                received.append(page)
+        assert len(received) == 1
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_call_without_deadline_gets_one():
+    async with serving(deadline=0.05) as (stub, behaviour, _):
+        with pytest.raises(grpc.RpcError) as caught:
+            await stub.Count(count("slow"))
+        assert isinstance(from_rpc_error(caught.value), DeadlineError)
+        await asyncio.wait_for(behaviour.cancelled.wait(), 10)
+
+
+async def test_work_of_a_caller_who_left_is_cancelled():
+    async with serving() as (stub, behaviour, in_flight):
+        call = stub.Count(count("slow"))
+        while REGISTRY.get_sample_value("vitrine_rpcs_in_flight") != 1:
+            await asyncio.sleep(0.001)
+        call.cancel()
+        await asyncio.wait_for(behaviour.cancelled.wait(), 10)
+        await asyncio.wait_for(in_flight.wait_idle(), 10)
+
+
+async def test_calls_over_the_limit_are_refused_with_advice_and_leave_no_trace():
+    async with serving(limit=2) as (stub, behaviour, in_flight):
+        held = [asyncio.ensure_future(stub.Count(count("slow"))) for _ in range(2)]
+        while REGISTRY.get_sample_value("vitrine_rpcs_in_flight") != 2:
+            await asyncio.sleep(0.001)
+        with pytest.raises(grpc.RpcError) as caught:
+            await stub.Count(count())
+        error = from_rpc_error(caught.value)
+        assert isinstance(error, OverloadedError)
+        assert "max_concurrent_rpcs: 2" in error.message
+        assert error.retry_after
+        behaviour.release.set()
+        assert [answer.points for answer in await asyncio.gather(*held)] == [7, 7]
+        await asyncio.wait_for(in_flight.wait_idle(), 10)
+        assert (await stub.Count(count())).points == 7
+
+
+async def test_metrics_count_calls_by_code():
+    async with serving() as (stub, _, _):
+        before = {code: handled("Count", code) for code in ("OK", "INVALID_ARGUMENT", "INTERNAL")}
+        await stub.Count(count())
+        for name in ("bad", "defect"):
+            with pytest.raises(grpc.RpcError):
+                await stub.Count(count(name))
+        after = {code: handled("Count", code) for code in before}
+    assert {code: after[code] - before[code] for code in before} == {"OK": 1, "INVALID_ARGUMENT": 1, "INTERNAL": 1}
