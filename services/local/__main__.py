@@ -163,7 +163,7 @@ def _print_answer(query: SampleQuery, answer: SearchAnswer) -> None:
         )
     console.print()
     console.print(table)
-    stages = " · ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in answer.timings.items() if name != "merge")
+    stages = " · ".join(f"{name} {1000 * seconds:.1f} ms" for name, seconds in answer.timings.items())
     coverage = answer.coverage
     console.print(
         f"{coverage.shards_answered} of {coverage.shards_total} shards, {coverage.points} images · {stages}",

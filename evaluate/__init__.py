@@ -1,0 +1,1 @@
+"""Search quality, measured end to end through the real services."""

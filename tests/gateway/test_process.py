@@ -1,0 +1,191 @@
+"""The gateway as a real process, alone: start, refusals, health, reflection, metrics, drain."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from contextlib import asynccontextmanager, contextmanager
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from services.local.stack import ROOT, Ports
+from services.local.supervisor import ProcessSpec, Supervisor
+from vitrine import AsyncVitrine
+from vitrine.errors import DeadlineError, UnavailableError, from_rpc_error
+from vitrine.v1 import common_pb2, filter_pb2, search_pb2, search_pb2_grpc
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@asynccontextmanager
+async def gateway(tmp_path, **settings):
+    """A running gateway whose embedder and shards are closed ports unless `settings` says otherwise."""
+    ports = Ports.free(2)
+    values = {
+        "PORT": ports.gateway,
+        "METRICS_PORT": ports.metrics[ports.gateway],
+        "EMBEDDER": f"127.0.0.1:{ports.embedder}",
+        "INDEXERS": ",".join(f"127.0.0.1:{port}" for port in ports.indexers),
+        **settings,
+    }
+    environment = {f"VITRINE_GATEWAY_{name}": str(value) for name, value in values.items()}
+    spec = ProcessSpec("gateway", "services.gateway", f"127.0.0.1:{ports.gateway}", environment)
+    async with Supervisor(ROOT, tmp_path / "logs") as supervisor:
+        await supervisor.start(spec)
+        yield supervisor, spec.address, ports.metrics[ports.gateway]
+
+
+@contextmanager
+def silent_server():
+    """A port that accepts connections and never says a word."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def image_query(**fields):
+    return search_pb2.SearchRequest(
+        collection="shop", query=[search_pb2.QueryPart(image=b"never looked at here")], **fields
+    )
+
+
+async def test_health_reflection_metrics_and_status_without_anything_else(tmp_path):
+    async with gateway(tmp_path) as (_, address, metrics_port), grpc.aio.insecure_channel(address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for name in ("", "vitrine.v1.VisualSearch"):
+            assert (await health.Check(health_pb2.HealthCheckRequest(service=name))).status == SERVING
+
+        def reflected():
+            with grpc.insecure_channel(address) as plain:
+                return ProtoReflectionDescriptorDatabase(plain).get_services()
+
+        assert "vitrine.v1.VisualSearch" in await asyncio.to_thread(reflected)
+
+        async with AsyncVitrine(address) as client:
+            status = await client.status()
+            assert [each.component for each in status.components] == ["embedder", "shard 0", "shard 1"]
+            assert not any(each.healthy for each in status.components)
+            assert all(each.detail for each in status.components)
+            with pytest.raises(UnavailableError):
+                await client.search("shop", image=b"x")
+            with pytest.raises(UnavailableError, match=r"shard \d, which owns the product"):
+                await client.get("shop", "p1")
+
+        def scrape():
+            with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics") as page:
+                return page.read().decode()
+
+        text = await asyncio.to_thread(scrape)
+    handled = 'grpc_server_handled_total{grpc_code="UNAVAILABLE",grpc_method="Search"'
+    assert handled in text
+    assert "vitrine_serving 1.0" in text
+
+
+BAD_REQUESTS = {
+    "k is 1001, must be 0 to 1000": image_query(k=1001),
+    "ef is 10001, must be 0 to 10000": image_query(ef=10001),
+    "top_tags is 101": image_query(top_tags=101),
+    "min_coverage is 1.5": image_query(min_coverage=1.5),
+    "min_coverage is nan": image_query(min_coverage=float("nan")),
+    "min_score inf is not finite": image_query(min_score=float("inf")),
+    "exclude_product_ids is 1001": image_query(exclude_product_ids=["p"] * 1001),
+    "filter and filter_text are both set": image_query(
+        filter_text="a = 1", filter=filter_pb2.Filter(exists=filter_pb2.Exists(attribute="a"))
+    ),
+    "filter": image_query(filter_text="price <"),
+    "query has no part": search_pb2.SearchRequest(collection="shop"),
+    r"query\[0\] is empty": search_pb2.SearchRequest(collection="shop", query=[search_pb2.QueryPart()]),
+    "collection 'Not A Name'": search_pb2.SearchRequest(
+        collection="Not A Name", query=[search_pb2.QueryPart(image=b"x")]
+    ),
+    "product_id has 0 bytes": search_pb2.SearchRequest(
+        collection="shop", query=[search_pb2.QueryPart(stored=common_pb2.PointKey())]
+    ),
+}
+
+
+async def test_bad_requests_are_refused_before_anyone_is_asked(tmp_path):
+    async with gateway(tmp_path) as (_, address, _), grpc.aio.insecure_channel(address) as channel:
+        stub = search_pb2_grpc.VisualSearchStub(channel)
+        for told, request in BAD_REQUESTS.items():
+            with pytest.raises(grpc.RpcError, match=told) as caught:
+                await stub.Search(request)
+            assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT, told
+            assert from_rpc_error(caught.value).violations, told
+        for call in (
+            stub.Search(search_pb2.SearchRequest(collection="shop", query=[search_pb2.QueryPart(text="sofa")])),
+            stub.Search(search_pb2.SearchRequest(collection="shop", query=[search_pb2.QueryPart(text="sofa")] * 2)),
+            stub.Recognize(search_pb2.RecognizeRequest()),
+            stub.Recommend(search_pb2.RecommendRequest()),
+            stub.RecordFeedback(search_pb2.RecordFeedbackRequest()),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                await call
+            assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_an_oversized_message_is_refused_with_limit_and_size(tmp_path):
+    async with gateway(tmp_path, MAX_MESSAGE_BYTES=2**20) as (_, address, _), AsyncVitrine(address) as client:
+        with pytest.raises(Exception, match=r"(?i)larger than max \(\d+ vs\. 1048576\)") as caught:
+            await client.search("shop", image=bytes(2**20 + 1))
+        assert type(caught.value).__name__ == "TooLargeError"
+
+
+async def test_sigterm_says_not_serving_first_finishes_what_is_in_flight_and_exits_0(tmp_path):
+    with silent_server() as embedder:
+        settings = {"EMBEDDER": embedder, "DEFAULT_DEADLINE_SECONDS": 3, "DRAIN_DELAY_SECONDS": 0.5}
+        async with gateway(tmp_path, **settings) as (supervisor, address, _):
+            process = supervisor.processes["gateway"].process
+            async with grpc.aio.insecure_channel(address) as channel, AsyncVitrine(address) as client:
+                watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+                assert (await watch.read()).status == SERVING
+                in_flight = asyncio.ensure_future(client.search("shop", image=b"x"))
+                await asyncio.sleep(0.2)
+                process.send_signal(signal.SIGTERM)
+                assert (await watch.read()).status == NOT_SERVING
+                assert process.returncode is None
+                assert not in_flight.done()
+                # It gets its own answer (its deadline passes), not a broken connection.
+                with pytest.raises(DeadlineError):
+                    await in_flight
+                assert await asyncio.wait_for(process.wait(), 30) == 0
+        assert '"event": "stopped"' in (tmp_path / "logs" / "gateway.log").read_text()
+
+
+def start_failing(**environment):
+    return subprocess.run(
+        [sys.executable, "-m", "services.gateway"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'clients'}", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_bad_settings_and_taken_ports_stop_the_start_with_one_clear_line():
+    outcome = start_failing(VITRINE_GATEWAY_PORT="0")
+    assert outcome.returncode == 2
+    assert "bad gateway settings" in outcome.stderr
+    assert "port" in outcome.stderr
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        outcome = start_failing(VITRINE_GATEWAY_PORT=str(port))
+        assert outcome.returncode == 2
+        assert f"cannot listen on 127.0.0.1:{port}" in outcome.stderr
+        free = Ports.free(1)
+        outcome = start_failing(VITRINE_GATEWAY_PORT=str(free.gateway), VITRINE_GATEWAY_METRICS_PORT=str(port))
+        assert outcome.returncode == 2
+        assert f"cannot listen on 127.0.0.1:{port}" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
