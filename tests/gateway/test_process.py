@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 
 import grpc
 import pytest
@@ -18,7 +18,7 @@ from services.local.stack import ROOT, Ports
 from services.local.supervisor import ProcessSpec, Supervisor
 from vitrine import AsyncVitrine
 from vitrine.errors import DeadlineError, UnavailableError, from_rpc_error
-from vitrine.v1 import common_pb2, filter_pb2, search_pb2, search_pb2_grpc
+from vitrine.v1 import common_pb2, embedder_pb2_grpc, filter_pb2, search_pb2, search_pb2_grpc
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -42,13 +42,20 @@ async def gateway(tmp_path, **settings):
         yield supervisor, spec.address, ports.metrics[ports.gateway]
 
 
-@contextmanager
-def silent_server():
-    """A port that accepts connections and never says a word."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
+class HungEmbedder(embedder_pb2_grpc.EmbedderServicer):
+    async def Embed(self, request, context):
+        await asyncio.sleep(600)
+
+
+@asynccontextmanager
+async def hung_embedder():
+    """The address of a server that takes calls and never answers."""
+    server = grpc.aio.server()
+    embedder_pb2_grpc.add_EmbedderServicer_to_server(HungEmbedder(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield f"127.0.0.1:{port}"
+    await server.stop(None)
 
 
 def image_query(**fields):
@@ -140,8 +147,8 @@ async def test_an_oversized_message_is_refused_with_limit_and_size(tmp_path):
 
 
 async def test_sigterm_says_not_serving_first_finishes_what_is_in_flight_and_exits_0(tmp_path):
-    with silent_server() as embedder:
-        settings = {"EMBEDDER": embedder, "DEFAULT_DEADLINE_SECONDS": 3, "DRAIN_DELAY_SECONDS": 0.5}
+    async with hung_embedder() as embedder:
+        settings = {"EMBEDDER": embedder, "DEFAULT_DEADLINE_SECONDS": 2, "DRAIN_DELAY_SECONDS": 0.5}
         async with gateway(tmp_path, **settings) as (supervisor, address, _):
             process = supervisor.processes["gateway"].process
             async with grpc.aio.insecure_channel(address) as channel, AsyncVitrine(address) as client:
