@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.filters import model
 from vitrine.attributes import to_proto
 from vitrine.filters import compile_filter, matches, parse
 from vitrine.v1 import filter_pb2
-
-_spec = importlib.util.spec_from_file_location("filter_model", Path(__file__).with_name("model.py"))
-model = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(model)
 
 POINT = {
     "brand": "Vitra",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, UnexpectedToken, v_args
 
@@ -185,7 +185,7 @@ def _explain(error: UnexpectedInput, text: str) -> tuple[int, str]:
         found = "the end" if at_end else repr(str(error.token)[:40])
         return position, f"expected {_readable(error.accepts or error.expected)}, found {found}"
     assert isinstance(error, UnexpectedCharacters)
-    start: int = error.pos_in_stream
+    start = cast(int, error.pos_in_stream)  # declared as None in lark
     if text[start] in "\"'`":
         return start, "the quote is not closed"
     return start, f"expected {_readable(error.allowed)}, found {text[start : start + 10]!r}"
