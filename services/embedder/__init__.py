@@ -1,0 +1,1 @@
+"""The embedder: image bytes in, vectors out; and the catalogue's way into the index."""
