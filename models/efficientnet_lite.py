@@ -110,7 +110,7 @@ def _pool(graph: GraphBuilder, features: str) -> str:
     Weighting cells by activation: Kalantidis, Mellina, Osindero, "Cross-dimensional Weighting for Aggregated Deep
     Convolutional Features" (2016). Bare background has little energy, so a small subject is not averaged away.
     """
-    tiny = graph.constant("pool_floor", np.float32(1e-12))
+    tiny = graph.constant("pool_floor", np.float32(1e-18))
     space = graph.constant("pool_space", np.array([2, 3], np.int64))
     channel = graph.constant("pool_channel", np.array([1], np.int64))
     squares = graph.node("Mul", [features, features])
