@@ -84,5 +84,5 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 $(STUBS): $(wildcard protos/vitrine/v1/*.proto) protos/generate.py $(VENV)/.packages
 	@$(BIN)/python protos/generate.py
 
-$(MODEL): $(wildcard models/*.py) $(VENV)/.packages
+$(MODEL): $(wildcard models/*.py models/labels/*.txt) $(VENV)/.packages
 	@$(BIN)/python -m models.build
