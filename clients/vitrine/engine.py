@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vitrine import filters
 from vitrine.channels import open_channel
 from vitrine.errors import (
     InvalidArgumentError,
@@ -21,6 +20,7 @@ from vitrine.errors import (
     UnimplementedError,
     from_status,
 )
+from vitrine.filters import parse, validate
 from vitrine.keys import check_collection_name, check_id, check_key
 from vitrine.merge import merge_hits
 from vitrine.shards import FanOut, ShardSet, call_within
@@ -210,10 +210,10 @@ def _check(request: search_pb2.SearchRequest) -> tuple[int, filter_pb2.Filter | 
     if request.HasField("filter") and request.filter_text:
         raise InvalidArgumentError("filter and filter_text are both set; send one", field="filter_text")
     if request.filter_text:
-        condition: filter_pb2.Filter | None = filters.parse(request.filter_text)
+        condition: filter_pb2.Filter | None = parse(request.filter_text)
     elif request.HasField("filter"):
         condition = request.filter
-        filters.validate(condition)
+        validate(condition)
     else:
         condition = None
     return request.k or DEFAULT_K, condition

@@ -1,0 +1,36 @@
+"""Shared fixtures: real models, and real stacks on free loopback ports."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from models.tiny import build_tiny
+from services.local.stack import MODEL_DIR, ROOT, Ports, Stack
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """Directory of a tiny real CNN (64 x 64 in, 32-d out): fast, and useless at telling products apart."""
+    return build_tiny(tmp_path_factory.mktemp("tiny-model"))
+
+
+@pytest.fixture(scope="session")
+def lite_model():
+    """Directory of the default model, built where it is not."""
+    subprocess.run([sys.executable, "-m", "models.build"], cwd=ROOT, check=True)
+    return MODEL_DIR
+
+
+@pytest.fixture
+def make_stack(tmp_path, tiny_model):
+    """Builds stacks that keep their data under the test's directory; the test starts and stops them."""
+
+    def make(*, name="stack", shards=2, model_dir=tiny_model, environment=None):
+        return Stack(
+            tmp_path / name, shards=shards, ports=Ports.free(shards), model_dir=model_dir, environment=environment
+        )
+
+    yield make
+    shutil.rmtree(tmp_path, ignore_errors=True)  # index data adds up over a long session
