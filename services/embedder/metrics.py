@@ -1,0 +1,32 @@
+"""The embedder's own metrics."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24)
+
+QUEUE_ITEMS = Gauge("vitrine_embedder_queue_items", "Images held, from arrival to vector.", ("priority",))
+QUEUE_BYTES = Gauge("vitrine_embedder_queue_bytes", "Bytes of the images held.", ("priority",))
+ADMISSION_SECONDS = Histogram(
+    "vitrine_embedder_admission_seconds", "Wait for room in the queue.", ("priority",), buckets=_SECONDS
+)
+STAGE_SECONDS = Histogram(
+    "vitrine_embedder_stage_seconds",
+    "Time an image spent in one stage.",
+    ("stage", "priority"),
+    buckets=_SECONDS,
+)
+BATCH_IMAGES = Histogram(
+    "vitrine_embedder_batch_images",
+    "Images in a batch, padding not counted.",
+    buckets=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024),
+)
+PADDING = Counter("vitrine_embedder_padding_images", "Empty places in batches.")
+IMAGES = Counter("vitrine_embedder_images", "Images answered, by status code.", ("priority", "code"))
+DROPPED = Counter("vitrine_embedder_dropped", "Images dropped before the model, by reason.", ("priority", "reason"))
+INGESTED = Counter("vitrine_embedder_ingest_items", "Items answered by Ingest, by status code.", ("code",))
+SHARD_BREAKS = Counter("vitrine_embedder_shard_breaks", "Upsert streams that broke with points pending.")
+MODEL = Gauge(
+    "vitrine_embedder_model_info", "1; what is served, and on what.", ("name", "version", "fingerprint", "provider")
+)
