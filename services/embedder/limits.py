@@ -8,6 +8,9 @@ from vitrine.errors import InvalidArgumentError, TooLargeError
 
 FIELD = "image.data"
 
+# The highest `max_image_pixels`, and OpenCV's own wall behind it.
+PIXEL_CEILING = 2**28
+
 
 @dataclass(frozen=True)
 class ImageLimits:

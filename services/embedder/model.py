@@ -42,7 +42,7 @@ class EmbeddingModel:
             cuda_provider(settings.device_id, settings.gpu_mem_limit_bytes)
             if settings.provider == "cuda"
             else cpu_provider(),
-            settings.intra_op_threads,
+            settings.resolved_intra_op_threads,
             input_name=self.card.input.tensor,
             embedding_name=outputs.embedding.tensor,
             logits_name=outputs.logits.tensor if outputs.logits else None,

@@ -62,7 +62,7 @@ class Pipeline:
         resizer = Resizer(model.card)
         self._input_bytes = resizer.height * resizer.width * 3
         self._decode = Decoder(self._limits, resizer, PixelBudget(settings.max_inflight_pixels))
-        self._decoders: DecodePool[_Decoded] = DecodePool(settings.decode_threads)
+        self._decoders: DecodePool[_Decoded] = DecodePool(settings.resolved_decode_threads)
         self._device = ThreadPoolExecutor(1, thread_name_prefix="model")
         self.batcher = Batcher(
             lambda pixels: asyncio.get_running_loop().run_in_executor(self._device, model.run, pixels), model.sizes

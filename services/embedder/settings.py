@@ -8,12 +8,10 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from services.embedder.limits import ImageLimits
-from services.embedder.opencv import MAX_PIXELS
+from services.embedder.limits import PIXEL_CEILING, ImageLimits
 from services.runtime.settings import AddressList, ServiceSettings
 
 _MIB = 2**20
-CORES = len(os.sched_getaffinity(0))
 
 
 class EmbedderSettings(ServiceSettings):
@@ -41,9 +39,7 @@ class EmbedderSettings(ServiceSettings):
         le=2**40,
         description="Most GPU memory the runtime's arena may take; cuda only. Too low fails large batches.",
     )
-    intra_op_threads: int = Field(
-        CORES, ge=1, le=1024, description="Threads that share one batch; default: one for each core."
-    )
+    intra_op_threads: int = Field(0, ge=0, le=1024, description="Threads that share one batch; 0: one for each core.")
     max_batch: int = Field(
         8,
         ge=1,
@@ -52,9 +48,7 @@ class EmbedderSettings(ServiceSettings):
         "comes while a full batch runs.",
     )
 
-    decode_threads: int = Field(
-        CORES, ge=1, le=1024, description="Pictures decoded side by side; default: one for each core."
-    )
+    decode_threads: int = Field(0, ge=0, le=1024, description="Pictures decoded side by side; 0: one for each core.")
     max_inflight_pixels: int = Field(
         100_000_000,
         ge=1_000_000,
@@ -64,7 +58,7 @@ class EmbedderSettings(ServiceSettings):
 
     max_images_per_request: int = Field(32, ge=1, le=4096, description="Most images in one Embed call.")
     max_image_bytes: int = Field(20 * _MIB, ge=1024, le=2**30, description="Largest image file.")
-    max_image_pixels: int = Field(50_000_000, ge=1, le=MAX_PIXELS, description="Most pixels of an image.")
+    max_image_pixels: int = Field(50_000_000, ge=1, le=PIXEL_CEILING, description="Most pixels of an image.")
     max_image_side: int = Field(16_384, ge=1, le=65_535, description="Longest side of an image in pixels.")
 
     interactive_queue_items: int = Field(
@@ -125,6 +119,20 @@ class EmbedderSettings(ServiceSettings):
         return self
 
     @property
+    def resolved_intra_op_threads(self) -> int:
+        """Threads that share one batch."""
+        return self.intra_op_threads or _cores()
+
+    @property
+    def resolved_decode_threads(self) -> int:
+        """Pictures decoded side by side."""
+        return self.decode_threads or _cores()
+
+    @property
     def image_limits(self) -> ImageLimits:
         """What a single image must keep to."""
         return ImageLimits(self.max_image_bytes, self.max_image_pixels, self.max_image_side)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

@@ -58,7 +58,8 @@ def inspect(data: bytes, limits: ImageLimits) -> ImageInfo:
 
 
 def _describe(data: bytes) -> str:
+    head = data[:512]
     for magic, name in _OTHERS:
-        if magic.match(data):
+        if magic.match(head):
             return name
-    return "binary data of an unknown format" if _CONTROL.search(data, 0, 512) else "text"
+    return "binary data of an unknown format" if _CONTROL.search(head) else "text"

@@ -14,6 +14,8 @@ MAGIC = re.compile(rb"\xff\xd8\xff")
 # The next marker. 0xff00 is a stuffed byte and 0xffd0-0xffd7 are restarts, both inside coded data; a run of 0xff is
 # fill. One 0xff, not a run, keeps the search linear on a file full of them.
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+# A search holds the GIL: in steps it never holds up the event loop for more than about 2 ms.
+_SEARCH_BYTES = 2**17
 _SOI, _EOI, _SOS, _APP1, _TEM = 0xD8, 0xD9, 0xDA, 0xE1, 0x01
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SUPPORTED_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive; Huffman coded
@@ -34,7 +36,7 @@ def parse(data: bytes, limits: ImageLimits) -> ImageInfo:
     scans = 0
     position = 2
     for _ in range(MAX_SEGMENTS):
-        found = _MARKER.search(data, position)
+        found = _next_marker(data, position)
         if found is None:
             raise damaged(NAME, f"cut short after {len(data)} bytes, no end marker")
         marker, position = found[1][0], found.end()
@@ -63,6 +65,13 @@ def parse(data: bytes, limits: ImageLimits) -> ImageInfo:
             orientation = orientation_of(data[position + 2 + len(_EXIF) : position + length])
         position += length
     raise damaged(NAME, f"more than {MAX_SEGMENTS} segments")
+
+
+def _next_marker(data: bytes, position: int) -> re.Match[bytes] | None:
+    for start in range(position, len(data), _SEARCH_BYTES):
+        if found := _MARKER.search(data, start, start + _SEARCH_BYTES + 1):
+            return found
+    return None
 
 
 def _frame(marker: int, payload: bytes, limits: ImageLimits) -> tuple[int, int]:
