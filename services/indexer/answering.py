@@ -1,0 +1,84 @@
+"""Answers search queries in a thread, down to the messages that are sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from services.indexer.blocks import Snapshot
+from services.indexer.queries import Query
+from services.indexer.ranking import Hit
+from services.indexer.search import search
+from vitrine.errors import DeadlineError
+from vitrine.v1 import common_pb2, indexer_pb2
+
+
+class Part(NamedTuple):
+    """Answers to some queries of a request, and the seconds spent by stage."""
+
+    results: list[indexer_pb2.VectorQueryResult]
+    stages: dict[str, float]
+
+
+def answer_queries(
+    snapshot: Snapshot,
+    queries: Sequence[Query],
+    *,
+    metric: int,
+    ef: int,
+    exact: bool,
+    with_attributes: bool,
+    deadline: float,
+    submitted: float,
+) -> Part:
+    """Searches a snapshot; CPU work.
+
+    Args:
+        snapshot: What to search.
+        queries: To answer together.
+        metric: A `Metric`.
+        ef: HNSW beam width.
+        exact: Compare with every point.
+        with_attributes: Put attributes into the hits.
+        deadline: `time.monotonic()` after which nobody waits for the answer.
+        submitted: `time.perf_counter()` when the work was handed over.
+
+    Raises:
+        DeadlineError: The deadline passed.
+    """
+
+    def check() -> None:
+        if time.monotonic() > deadline:
+            raise DeadlineError("the deadline passed during the search")
+
+    queued = time.perf_counter() - submitted
+    check()
+    found, stages = search(snapshot, queries, metric=metric, ef=ef, exact=exact, check=check)
+    started = time.perf_counter()
+    results = [
+        indexer_pb2.VectorQueryResult(hits=[_hit(hit, with_attributes) for hit in hits], exhausted=len(hits) < query.k)
+        for query, hits in zip(queries, found, strict=True)
+    ]
+    return Part(results, {"queue": queued, **stages, "answer": time.perf_counter() - started})
+
+
+def merge_parts(parts: Sequence[Part], waited: float | None) -> indexer_pb2.IndexerSearchResponse:
+    """Puts the parts of one request together; stages are those of the part that took longest."""
+    slowest = max(parts, key=lambda part: sum(part.stages.values()))
+    stages = slowest.stages if waited is None else {"wait_generation": waited, **slowest.stages}
+    return indexer_pb2.IndexerSearchResponse(
+        results=[result for part in parts for result in part.results],
+        timings=[common_pb2.StageTiming(stage=name, seconds=seconds) for name, seconds in stages.items()],
+    )
+
+
+def _hit(hit: Hit, with_attributes: bool) -> indexer_pb2.ProductHit:
+    stored = hit.record.point()
+    answered = indexer_pb2.ProductHit(
+        key=stored.key, score=hit.score, image_uri=stored.image_uri, version=stored.version
+    )
+    if with_attributes:
+        for name, value in stored.attributes.items():
+            answered.attributes[name].CopyFrom(value)
+    return answered

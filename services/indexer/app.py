@@ -1,0 +1,52 @@
+"""The indexer as the runtime sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+
+from services.indexer.builds import BuildService
+from services.indexer.layout import DataDir
+from services.indexer.registry import Registry
+from services.indexer.service import IndexerServicer
+from services.indexer.settings import IndexerSettings
+from services.runtime.server import Lifecycle
+from vitrine.v1 import indexer_pb2_grpc
+
+
+class IndexerApplication:
+    """Opens the data folder, recovers what is in it, and serves it."""
+
+    grpc_services = ("vitrine.v1.Indexer",)
+
+    def __init__(self, settings: IndexerSettings) -> None:
+        self._settings = settings
+        self._threads = ThreadPoolExecutor(settings.search_threads, "search")
+        self._builds = BuildService()
+        self._data: DataDir | None = None
+        self._registry: Registry | None = None
+
+    async def start(self, server: grpc.aio.Server, lifecycle: Lifecycle) -> None:
+        """Recovers all collections and registers the servicer.
+
+        Raises:
+            StartError: The data folder cannot be used, or a collection's database is damaged.
+        """
+        self._data = await asyncio.to_thread(DataDir, self._settings.resolved_data_dir)
+        self._registry = Registry(self._data, self._settings, self._builds)
+        await self._registry.open_all()
+        self._builds.start()
+        indexer_pb2_grpc.add_IndexerServicer_to_server(
+            IndexerServicer(self._registry, self._threads, self._settings, lifecycle.draining), server
+        )
+
+    async def stop(self) -> None:
+        """Stops the builder, commits what is queued and lets go of the data folder."""
+        await self._builds.stop()
+        if self._registry is not None:
+            await self._registry.close()
+        self._threads.shutdown()
+        if self._data is not None:
+            self._data.close()

@@ -1,0 +1,144 @@
+"""Points in memory: blocks being filled, segments, and the views of them that searches read.
+
+A writer never changes what a published view shows: rows are appended behind the view's length, and a delete makes
+new views with new `live` masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.indexer.hnsw import Graph
+from services.indexer.records import Record
+from vitrine.vectors import FloatArray
+
+Labels: TypeAlias = NDArray[np.int64]
+Ordinals: TypeAlias = NDArray[np.int32]
+Rows: TypeAlias = NDArray[np.intp]
+Mask: TypeAlias = NDArray[np.bool_]
+
+NOBODY = Record("", "", 0, b"")
+"""Stands in for the record of a row that was dead before its unit was loaded."""
+
+
+class Unit(NamedTuple):
+    """Rows that are searched together: a block (no graph), or a segment; labels ascend.
+
+    Shapes are [rows] and, for vectors, [rows, dim]; those of a block go up to its capacity.
+    """
+
+    name: str
+    labels: Labels
+    products: Ordinals
+    vectors: FloatArray
+    records: list[Record]
+    graph: Graph | None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a search sees of a unit: its first `length` rows, less the dead ones."""
+
+    unit: Unit
+    length: int
+    mask: Mask
+    """At least `length` long; False: dead."""
+    live_count: int
+
+    @property
+    def live(self) -> Mask:
+        """Which of the rows are live; shape [length]."""
+        return self.mask[: self.length]
+
+    @property
+    def labels(self) -> Labels:
+        """Labels of the rows; shape [length], ascending."""
+        return self.unit.labels[: self.length]
+
+    @property
+    def products(self) -> Ordinals:
+        """Product ordinals of the rows; shape [length]."""
+        return self.unit.products[: self.length]
+
+    @property
+    def vectors(self) -> FloatArray:
+        """Vectors of the rows; float32 of shape [length, dim]."""
+        return self.unit.vectors[: self.length]
+
+    def rows_of(self, labels: Labels) -> Rows:
+        """Returns the rows of those of `labels` (ascending) that are here."""
+        if self.length == 0:
+            return np.empty(0, np.intp)
+        positions = np.searchsorted(self.labels, labels)
+        positions[positions == self.length] = 0
+        rows: Rows = positions[self.labels[positions] == labels]
+        return rows
+
+    def without(self, rows: Rows) -> View:
+        """Returns a view in which these rows, live so far, are dead."""
+        mask = self.mask.copy()
+        mask[rows] = False
+        return View(self.unit, self.length, mask, self.live_count - len(rows))
+
+
+class Block:
+    """A unit being filled, with room for `capacity` rows."""
+
+    def __init__(self, name: str, capacity: int, dim: int) -> None:
+        self.capacity = capacity
+        self._length = 0
+        self.unit = Unit(
+            name,
+            labels=np.zeros(capacity, np.int64),
+            products=np.zeros(capacity, np.int32),
+            vectors=np.empty((capacity, dim), np.float32),
+            records=[],
+            graph=None,
+        )
+
+    @property
+    def full(self) -> bool:
+        """True where no row is left."""
+        return self._length == self.capacity
+
+    def append(self, label: int, product: int, record: Record, vector: FloatArray) -> None:
+        """Adds a row behind what any view shows; labels must ascend."""
+        row = self._length
+        self.unit.labels[row] = label
+        self.unit.products[row] = product
+        self.unit.vectors[row] = vector
+        self.unit.records.append(record)
+        self._length = row + 1
+
+    def first_view(self) -> View:
+        """Returns the view of all rows so far, all live."""
+        return View(self.unit, self._length, np.ones(self.capacity, np.bool_), self._length)
+
+    def grown(self, view: View) -> View:
+        """Returns `view` with the rows that were appended since it was made, which are live."""
+        return View(self.unit, self._length, view.mask, view.live_count + self._length - view.length)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One consistent state of a collection; replaced as a whole."""
+
+    generation: int
+    views: tuple[View, ...]
+    points: int
+    products: int
+    tombstones: int
+
+    @property
+    def segments(self) -> int:
+        """HNSW segments."""
+        return sum(view.unit.graph is not None for view in self.views)
+
+    @property
+    def fresh_points(self) -> int:
+        """Live points outside any segment."""
+        return sum(view.live_count for view in self.views if view.unit.graph is None)

@@ -1,0 +1,249 @@
+"""One collection: its store, its writer thread, its snapshots and its segments."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from services.indexer import metrics
+from services.indexer.blocks import Snapshot, View
+from services.indexer.builder import BuildAnswer, BuildJob
+from services.indexer.builds import Build, BuildService
+from services.indexer.files import disk_bytes, remove_tree
+from services.indexer.layout import CollectionFiles
+from services.indexer.manifest import SegmentEntry, save_manifest
+from services.indexer.memory import Memory
+from services.indexer.records import Put, Remove
+from services.indexer.recovery import open_segments, restore
+from services.indexer.segments import DamagedSegmentError, LoadedSegment, load_segment
+from services.indexer.settings import IndexerSettings
+from services.indexer.store import Store
+from services.indexer.writer import GroupCommitWriter, Written
+from vitrine.errors import NotFoundError
+from vitrine.v1 import indexer_pb2
+
+log = structlog.get_logger()
+
+_LINK_BYTES = 4
+_FEWEST_POINTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What opening a collection's files gives; made off the event loop."""
+
+    files: CollectionFiles
+    store: Store
+    memory: Memory
+    snapshot: Snapshot
+    entries: dict[str, SegmentEntry]
+
+
+def open_files(files: CollectionFiles, settings: IndexerSettings) -> Opened:
+    """Reads a collection from disk; takes as long as reading all of it.
+
+    Raises:
+        DataLossError: Its database is damaged.
+    """
+    store = Store(files.database)
+    spec = store.spec
+    memory = Memory(capacity=block_capacity(spec, settings), dim=spec.vector.dim)
+    segments, entries = open_segments(files.directory, files.segments, spec)
+    return Opened(files, store, memory, restore(memory, store, segments), entries)
+
+
+def block_capacity(spec: indexer_pb2.CollectionSpec, settings: IndexerSettings) -> int:
+    """Returns how many points a block of this collection holds."""
+    m = spec.hnsw.m or settings.default_m
+    # Of a row in hnswlib's file: the vector, 2M links on the ground floor, and a few words.
+    row_bytes = 4 * spec.vector.dim + _LINK_BYTES * (2 * m + 4)
+    return max(_FEWEST_POINTS, min(settings.segment_points, settings.segment_megabytes * 2**20 // row_bytes))
+
+
+class Collection:
+    """A collection being served; everything but `write` (its writer's) belongs to the event loop."""
+
+    def __init__(self, opened: Opened, settings: IndexerSettings, builds: BuildService) -> None:
+        self.spec = opened.store.spec
+        self.name = self.spec.name
+        self.files = opened.files
+        self.store = opened.store
+        self.snapshot = opened.snapshot
+        self.products = opened.memory.products
+        self._memory = opened.memory
+        self._entries = opened.entries
+        self._settings = settings
+        self._builds = builds
+        self._submitted_blocks: set[str] = set()
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self.writer = GroupCommitWriter(
+            self.name,
+            self,
+            window=settings.group_commit_ms / 1_000,
+            group=settings.group_commit_points,
+            max_queued=settings.max_queued_points,
+        )
+        self._published()
+
+    async def wait_generation(self, generation: int) -> None:
+        """Returns once a search sees `generation`.
+
+        Raises:
+            NotFoundError: The collection was dropped meanwhile.
+        """
+        if self.snapshot.generation >= generation:
+            return
+        reached: asyncio.Future[None] = self._loop.create_future()
+        entry = (generation, reached)
+        self._waiters.append(entry)
+        try:
+            await reached
+        finally:
+            with contextlib.suppress(ValueError):
+                self._waiters.remove(entry)
+
+    def write(self, operations: Sequence[Put | Remove]) -> Written:
+        """Commits operations and makes them searchable; the writer thread's.
+
+        Raises:
+            VitrineError: Nothing was stored.
+        """
+        commit = self.store.commit(operations)
+        self._publish(self._memory.apply(commit))
+        return Written(commit.outcomes, commit.generation)
+
+    def info(self) -> indexer_pb2.CollectionInfo:
+        """Describes the collection; walks its folder, so not for the event loop."""
+        snapshot = self.snapshot
+        return indexer_pb2.CollectionInfo(
+            spec=self.spec,
+            points=snapshot.points,
+            products=snapshot.products,
+            tombstones=snapshot.tombstones,
+            segments=snapshot.segments,
+            fresh_points=snapshot.fresh_points,
+            generation=snapshot.generation,
+            disk_bytes=disk_bytes(self.files.directory),
+        )
+
+    async def close(self, *, discard: bool) -> None:
+        """Stops writing and closes the store; `discard` refuses what is queued instead of committing it."""
+        self._closed = True
+        await self.writer.close(discard=discard)
+        for _, reached in self._waiters:
+            if not reached.done():
+                reached.set_exception(NotFoundError(f"collection {self.name!r} was dropped, or the shard is stopping"))
+        await asyncio.to_thread(self.store.close)
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._retire_segments()
+        self._loop.call_soon_threadsafe(self._published)
+
+    def _published(self) -> None:
+        snapshot = self.snapshot
+        for generation, reached in self._waiters:
+            if generation <= snapshot.generation and not reached.done():
+                reached.set_result(None)
+        if self._closed:
+            return
+        for view in snapshot.views[:-1]:
+            if view.unit.graph is None and view.unit.name not in self._submitted_blocks:
+                self._submitted_blocks.add(view.unit.name)
+                self._builds.enqueue(self._build_of(view))
+        for gauge, value in (
+            (metrics.POINTS, snapshot.points),
+            (metrics.PRODUCTS, snapshot.products),
+            (metrics.TOMBSTONES, snapshot.tombstones),
+            (metrics.SEGMENTS, snapshot.segments),
+            (metrics.FRESH_POINTS, snapshot.fresh_points),
+            (metrics.GENERATION, snapshot.generation),
+        ):
+            gauge.labels(self.name).set(value)
+
+    def _build_of(self, block: View) -> Build:
+        name = block.unit.name
+        first, last, rows = int(block.labels[0]), int(block.labels[-1]), block.length
+
+        def wanted() -> bool:
+            return not self._closed and any(view.unit.name == name for view in self.snapshot.views)
+
+        def prepare() -> BuildJob:
+            segment = f"{first:016x}-{uuid.uuid4().hex[:8]}"
+            return BuildJob(
+                database=self.files.database,
+                target=self.files.segments / segment,
+                scratch=self.files.scratch / segment,
+                first_label=first,
+                last_label=last,
+                rows=rows,
+                dim=self.spec.vector.dim,
+                metric=self.spec.vector.metric,
+                m=self.spec.hnsw.m or self._settings.default_m,
+                ef_construction=self.spec.hnsw.ef_construction or self._settings.default_ef_construction,
+                threads=self._settings.build_threads,
+            )
+
+        async def install(job: BuildJob, answer: BuildAnswer) -> None:
+            await self._install(name, job.target, answer.entry)
+
+        def discard(job: BuildJob) -> None:
+            for path in (job.scratch, job.target):
+                remove_tree(path)
+
+        return Build(self.name, wanted, prepare, install, discard)
+
+    async def _install(self, block: str, target: Path, entry: SegmentEntry | None) -> None:
+        """Loads a finished segment and lets it take the place of its block.
+
+        Raises:
+            DamagedSegmentError, OSError, ValueError: It cannot; the block stays.
+        """
+        if entry is None:  # every point was deleted, and the block with the last of them
+            return
+        try:
+            with metrics.SEGMENT_LOAD_SECONDS.time():
+                segment = await asyncio.to_thread(
+                    load_segment, target, entry, dim=self.spec.vector.dim, metric=self.spec.vector.metric
+                )
+            await self.writer.run(lambda: self._swap(block, segment, entry))
+        except (NotFoundError, DamagedSegmentError):
+            if not self._closed:  # else dropped while it was built; its folder went with it
+                raise
+
+    def _swap(self, block: str, segment: LoadedSegment, entry: SegmentEntry) -> None:
+        """Runs on the writer thread, so that no commit falls between."""
+        snapshot = self._memory.swap(block, segment)
+        if snapshot is None:
+            remove_tree(self.files.segments / entry.name)
+            return
+        self._entries[entry.name] = entry
+        self._publish(snapshot)
+        self._save_manifest()
+
+    def _retire_segments(self) -> None:
+        """Removes segments whose last point has died; the writer thread's."""
+        serving = {view.unit.name for view in self.snapshot.views if view.unit.graph is not None}
+        gone = self._entries.keys() - serving
+        if not gone:
+            return
+        for name in gone:
+            del self._entries[name]
+        self._save_manifest()
+        for name in gone:
+            remove_tree(self.files.segments / name)  # still mapped where a search reads it
+
+    def _save_manifest(self) -> None:
+        try:
+            save_manifest(self.files.directory, list(self._entries.values()))
+        except OSError as error:
+            # Segments can always be made again from the store, so this costs the next start time and nothing else.
+            log.error("manifest not saved; the next start rebuilds segments", collection=self.name, error=str(error))

@@ -1,0 +1,60 @@
+"""The indexer's own metrics."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_COLLECTION = ("collection",)
+_FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+POINTS = Gauge("vitrine_indexer_points", "Live points.", _COLLECTION)
+PRODUCTS = Gauge("vitrine_indexer_products", "Live products.", _COLLECTION)
+TOMBSTONES = Gauge("vitrine_indexer_tombstones", "Keys that only remember a delete.", _COLLECTION)
+SEGMENTS = Gauge("vitrine_indexer_segments", "HNSW segments being served.", _COLLECTION)
+FRESH_POINTS = Gauge("vitrine_indexer_fresh_points", "Live points that no segment holds yet.", _COLLECTION)
+GENERATION = Gauge("vitrine_indexer_generation", "Commits since the collection was created.", _COLLECTION)
+
+UPSERTS = Counter(
+    "vitrine_indexer_upserts", "Points received, by outcome: stored, stale, refused or failed.", ("outcome",)
+)
+DELETED = Counter("vitrine_indexer_deleted", "Points deleted.")
+QUEUED_POINTS = Gauge("vitrine_indexer_queued_points", "Points waiting for their commit.", _COLLECTION)
+COMMIT_SECONDS = Histogram(
+    "vitrine_indexer_commit_seconds", "Time of one group commit, disk sync included.", buckets=_FAST
+)
+COMMIT_POINTS = Histogram(
+    "vitrine_indexer_commit_points",
+    "Points in one group commit.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
+)
+FRESHNESS_SECONDS = Histogram(
+    "vitrine_indexer_freshness_seconds", "Time from the acceptance of a write to its being searchable.", buckets=_FAST
+)
+
+SEARCH_STAGE_SECONDS = Histogram(
+    "vitrine_indexer_search_stage_seconds", "Time a search spent in one stage.", ("stage",), buckets=_FAST
+)
+GRAPH_FALLBACKS = Counter(
+    "vitrine_indexer_graph_fallbacks", "Segment searches answered exactly because the graph fell short."
+)
+
+BUILD_SECONDS = Histogram(
+    "vitrine_indexer_build_seconds",
+    "Time to build and save one segment.",
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250),
+)
+BUILD_FAILURES = Counter("vitrine_indexer_build_failures", "Segment builds that failed and are tried again.")
+BUILDS_WAITING = Gauge("vitrine_indexer_builds_waiting", "Full blocks waiting to become segments.")
+SEGMENT_LOAD_SECONDS = Histogram("vitrine_indexer_segment_load_seconds", "Time to load one segment.", buckets=_FAST)
+DAMAGED_SEGMENTS = Counter("vitrine_indexer_damaged_segments", "Segments set aside and rebuilt.")
+
+_BY_COLLECTION = (POINTS, PRODUCTS, TOMBSTONES, SEGMENTS, FRESH_POINTS, GENERATION, QUEUED_POINTS)
+
+
+def forget(collection: str) -> None:
+    """Stops exporting the figures of a dropped collection."""
+    for gauge in _BY_COLLECTION:
+        with suppress(KeyError):
+            gauge.remove(collection)

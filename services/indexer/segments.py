@@ -1,0 +1,109 @@
+"""The files of a segment: written once by the builder, then only read.
+
+A segment is a folder with the graph, the vectors (row by row) and their labels. Its files' checksums stand in the
+manifest, so that a segment is either exactly what was built or set aside.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from services.indexer.blocks import Labels
+from services.indexer.files import sha256_of, sync_directory, sync_file
+from services.indexer.hnsw import Graph, build_graph
+from services.indexer.manifest import SegmentEntry
+from vitrine.vectors import FloatArray
+
+_GRAPH, _VECTORS, _LABELS = "graph.hnsw", "vectors.npy", "labels.npy"
+_FILES = (_GRAPH, _VECTORS, _LABELS)
+DAMAGED_SUFFIX = ".damaged"
+
+
+class DamagedSegmentError(Exception):
+    """A file of a segment is missing or not what was built."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSegment:
+    """A segment ready to be searched; `vectors` is mapped from disk."""
+
+    name: str
+    labels: Labels
+    vectors: FloatArray
+    graph: Graph
+
+
+def write_segment(
+    target: Path,
+    scratch: Path,
+    labels: Labels,
+    vectors: FloatArray,
+    *,
+    metric: int,
+    m: int,
+    ef_construction: int,
+    threads: int,
+) -> SegmentEntry:
+    """Builds a segment in `scratch` (a folder not there yet) and moves it to `target`, on disk when it returns.
+
+    Args:
+        target: Folder of the segment, on the file system of `scratch`.
+        scratch: Where it is built; a crash leaves it behind.
+        labels: Ascending, shape [rows].
+        vectors: float32, shape [rows, dim].
+        metric: A `Metric`.
+        m: HNSW links a node.
+        ef_construction: HNSW build beam.
+        threads: To build with.
+    """
+    scratch.mkdir(parents=True)
+    build_graph(vectors, scratch / _GRAPH, metric=metric, m=m, ef_construction=ef_construction, threads=threads)
+    np.save(scratch / _VECTORS, vectors)
+    np.save(scratch / _LABELS, labels)
+    for name in _FILES:
+        sync_file(scratch / name)
+    sync_directory(scratch)
+    checksums = {name: sha256_of(scratch / name) for name in _FILES}
+    target.parent.mkdir(exist_ok=True)
+    scratch.rename(target)
+    sync_directory(target.parent)
+    sync_directory(scratch.parent)
+    return SegmentEntry(name=target.name, rows=len(labels), checksums=checksums)
+
+
+def load_segment(folder: Path, entry: SegmentEntry, *, dim: int, metric: int) -> LoadedSegment:
+    """Verifies and loads a segment.
+
+    Raises:
+        DamagedSegmentError: A file is missing or fails its checksum, or the contents do not fit together.
+    """
+    for name in _FILES:
+        try:
+            actual = sha256_of(folder / name)
+        except OSError as error:
+            raise DamagedSegmentError(f"{folder / name} cannot be read: {error.strerror}") from None
+        if actual != entry.checksums.get(name):
+            raise DamagedSegmentError(f"{folder / name} fails its checksum")
+    labels: Labels = np.load(folder / _LABELS)
+    vectors: FloatArray = np.load(folder / _VECTORS, mmap_mode="r").view(np.ndarray)
+    if labels.shape != (entry.rows,) or vectors.shape != (entry.rows, dim):
+        raise DamagedSegmentError(f"{folder} holds other points than the manifest says")
+    try:
+        graph = Graph(folder / _GRAPH, dim=dim, metric=metric, count=entry.rows)
+    except RuntimeError as error:
+        raise DamagedSegmentError(str(error)) from None
+    return LoadedSegment(entry.name, labels, vectors, graph)
+
+
+def set_segment_aside(folder: Path) -> Path | None:
+    """Renames a damaged segment for inspection, replacing one of the same name; None where it is missing."""
+    if not folder.exists():
+        return None
+    aside = folder.with_name(folder.name + DAMAGED_SUFFIX)
+    os.rename(folder, aside)  # noqa: PTH104
+    sync_directory(folder.parent)
+    return aside

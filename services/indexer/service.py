@@ -1,0 +1,192 @@
+"""`Indexer` over gRPC: checks requests, and leaves the work to threads, the writer and the registry."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from typing import TypeVar
+
+from services.indexer import metrics
+from services.indexer.answering import answer_queries, merge_parts
+from services.indexer.collection import Collection
+from services.indexer.queries import check_count, read_filter, read_queries
+from services.indexer.reading import get_points, scan_page
+from services.indexer.records import Remove, check_owner, check_version
+from services.indexer.registry import Registry
+from services.indexer.settings import IndexerSettings
+from services.indexer.specs import check_spec
+from services.indexer.upserts import UpsertStream
+from services.runtime.interceptor import Context
+from vitrine.errors import UnimplementedError
+from vitrine.keys import check_key
+from vitrine.v1 import common_pb2, indexer_pb2, indexer_pb2_grpc
+
+_MAX_DELETE_KEYS = 10_000
+_MAX_GET_KEYS = 1_000
+
+# Queries that one thread answers together: enough to share the reading of the vectors, few enough for the scores of a
+# whole block to stay in the processor's cache.
+_QUERIES_PER_THREAD = 16
+
+Result = TypeVar("Result")
+
+
+class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
+    """Answers what `indexer.proto` promises."""
+
+    def __init__(
+        self, registry: Registry, threads: Executor, settings: IndexerSettings, draining: asyncio.Event
+    ) -> None:
+        self._registry = registry
+        self._threads = threads
+        self._settings = settings
+        self._draining = draining
+
+    async def CreateCollection(
+        self, request: indexer_pb2.CreateCollectionRequest, context: Context
+    ) -> indexer_pb2.CreateCollectionResponse:
+        """Creates a collection."""
+        check_spec(request.spec)
+        return indexer_pb2.CreateCollectionResponse(created=await self._registry.create(request.spec))
+
+    async def DropCollection(
+        self, request: indexer_pb2.DropCollectionRequest, context: Context
+    ) -> indexer_pb2.DropCollectionResponse:
+        """Drops a collection."""
+        await self._registry.drop(request.collection)
+        return indexer_pb2.DropCollectionResponse()
+
+    async def ListCollections(
+        self, request: indexer_pb2.ListCollectionsRequest, context: Context
+    ) -> indexer_pb2.ListCollectionsResponse:
+        """Lists all collections by name."""
+        infos = await asyncio.gather(*(self._in_thread(each.info) for each in self._registry.all()))
+        return indexer_pb2.ListCollectionsResponse(collections=infos)
+
+    async def DescribeCollection(
+        self, request: indexer_pb2.DescribeCollectionRequest, context: Context
+    ) -> indexer_pb2.DescribeCollectionResponse:
+        """Describes one collection."""
+        info = await self._in_thread(self._registry.get(request.collection).info)
+        return indexer_pb2.DescribeCollectionResponse(collection=info)
+
+    async def SetAlias(self, request: indexer_pb2.SetAliasRequest, context: Context) -> indexer_pb2.SetAliasResponse:
+        """Not in this version."""
+        raise UnimplementedError("SetAlias is not in this version")
+
+    async def Upsert(
+        self, request_iterator: AsyncIterator[indexer_pb2.UpsertRequest], context: Context
+    ) -> AsyncIterator[indexer_pb2.UpsertResponse]:
+        """Writes points."""
+        stream = UpsertStream(self._registry, self._settings.max_stream_points, self._draining)
+        async for response in stream.run(request_iterator):
+            yield response
+
+    async def UpdateAttributes(
+        self, request: indexer_pb2.UpdateAttributesRequest, context: Context
+    ) -> indexer_pb2.UpdateAttributesResponse:
+        """Not in this version."""
+        raise UnimplementedError("UpdateAttributes is not in this version")
+
+    async def Delete(self, request: indexer_pb2.DeleteRequest, context: Context) -> indexer_pb2.DeleteResponse:
+        """Deletes points and products."""
+        collection = self._registry.get(request.collection)
+        check_version(request.version, "version")
+        _check_keys(request.keys, collection, _MAX_DELETE_KEYS)
+        written = await collection.writer.write(
+            [Remove(key.product_id, key.image_id, request.version) for key in request.keys]
+        )
+        deleted = sum(written.outcomes)
+        metrics.DELETED.inc(deleted)
+        return indexer_pb2.DeleteResponse(deleted=deleted, generation=written.generation)
+
+    async def Search(
+        self, request: indexer_pb2.IndexerSearchRequest, context: Context
+    ) -> indexer_pb2.IndexerSearchResponse:
+        """Finds the nearest products."""
+        collection = self._registry.get(request.collection)
+        queries = read_queries(request, collection.spec, collection.products)
+        started = time.perf_counter()
+        await collection.wait_generation(request.min_generation)
+        waited = time.perf_counter() - started
+        snapshot = collection.snapshot
+        work = partial(
+            answer_queries,
+            snapshot,
+            metric=collection.spec.vector.metric,
+            ef=request.ef or self._settings.default_ef,
+            exact=request.exact,
+            with_attributes=request.with_attributes,
+            deadline=_deadline(context, self._settings.default_deadline_seconds),
+            submitted=time.perf_counter(),
+        )
+        parts = await asyncio.gather(
+            *(
+                self._in_thread(partial(work, queries[start : start + _QUERIES_PER_THREAD]))
+                for start in range(0, len(queries), _QUERIES_PER_THREAD)
+            )
+        )
+        response = merge_parts(parts, waited if request.min_generation else None)
+        response.generation = snapshot.generation
+        response.points = snapshot.points
+        response.fingerprint = collection.spec.vector.fingerprint
+        for timing in response.timings:
+            metrics.SEARCH_STAGE_SECONDS.labels(timing.stage).observe(timing.seconds)
+        return response
+
+    async def Get(self, request: indexer_pb2.IndexerGetRequest, context: Context) -> indexer_pb2.IndexerGetResponse:
+        """Reads points by key."""
+        collection = self._registry.get(request.collection)
+        _check_keys(request.keys, collection, _MAX_GET_KEYS)
+        return await self._in_thread(partial(get_points, collection, request.keys, with_vectors=request.with_vectors))
+
+    async def Scan(self, request: indexer_pb2.ScanRequest, context: Context) -> AsyncIterator[indexer_pb2.ScanResponse]:
+        """Streams points in key order."""
+        collection = self._registry.get(request.collection)
+        condition = read_filter(request.filter) if request.HasField("filter") else None
+        after: tuple[str, str] | None = ("", "")
+        if request.HasField("after"):
+            check_key(request.after, "after")
+            after = (request.after.product_id, request.after.image_id)
+        while after is not None:
+            page = await self._in_thread(
+                partial(scan_page, collection, after, condition, with_vectors=request.with_vectors)
+            )
+            if page.points:
+                yield indexer_pb2.ScanResponse(points=page.points)
+            after = page.last
+
+    async def Count(self, request: indexer_pb2.CountRequest, context: Context) -> indexer_pb2.CountResponse:
+        """Counts points and products."""
+        snapshot = self._registry.get(request.collection).snapshot
+        points, products = snapshot.points, snapshot.products
+        if request.HasField("filter"):
+            points, products = await self._in_thread(partial(read_filter(request.filter).count, snapshot))
+        return indexer_pb2.CountResponse(points=points, products=products, generation=snapshot.generation)
+
+    async def Snapshot(self, request: indexer_pb2.SnapshotRequest, context: Context) -> indexer_pb2.SnapshotResponse:
+        """Not in this version."""
+        raise UnimplementedError("Snapshot is not in this version")
+
+    async def Compact(self, request: indexer_pb2.CompactRequest, context: Context) -> indexer_pb2.CompactResponse:
+        """Not in this version."""
+        raise UnimplementedError("Compact is not in this version")
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        # Cancelled with the call; what has not started by then never does.
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _check_keys(keys: Sequence[common_pb2.PointKey], collection: Collection, most: int) -> None:
+    check_count("keys", len(keys), 1, most)
+    for index, key in enumerate(keys):
+        check_key(key, f"keys[{index}]", whole_product=True)
+        check_owner(key.product_id, collection.spec, f"keys[{index}].product_id")
+
+
+def _deadline(context: Context, longest: float) -> float:
+    remaining = context.time_remaining()
+    return time.monotonic() + (longest if remaining is None else min(remaining, longest))

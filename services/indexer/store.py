@@ -1,0 +1,280 @@
+"""The truth of one collection: an SQLite database, written by one thread and read by many."""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from services.indexer.records import Put, Record, Remove
+from services.indexer.rules import ArrivalClock, delete_wins, upsert_wins
+from services.indexer.schema import SCHEMA_VERSION, checksum_of_record, checksum_of_vector, connect
+from vitrine.errors import DataLossError, InternalError, NotFoundError, UnavailableError, VitrineError
+from vitrine.v1 import indexer_pb2
+from vitrine.vectors import FloatArray
+
+_MAX_IDLE_READERS = 32
+_ROWS_AT_A_TIME = 2_048
+
+
+@dataclass(slots=True)
+class Commit:
+    """What one group commit changed."""
+
+    generation: int
+    outcomes: list[int] = field(default_factory=list)
+    """For each operation: points stored (0: stale) or points deleted."""
+    added: dict[int, Put] = field(default_factory=dict)
+    """By label, ascending; versions are final."""
+    removed: list[int] = field(default_factory=list)
+    """Labels that were live before and now are not."""
+    tombstones: int = 0
+    """Tombstones stored after the commit."""
+
+
+class Store:
+    """One collection's database. `commit` belongs to the writer thread; everything else may run anywhere."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens a database.
+
+        Raises:
+            DataLossError: It is damaged or of another format version.
+        """
+        self._path = path
+        self._clock = ArrivalClock()
+        self._closed = False
+        self._idle_readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(_MAX_IDLE_READERS)
+        try:
+            self._writer = connect(path, writer=True)
+            (version,) = self._writer.execute("PRAGMA user_version").fetchone()
+            if version != SCHEMA_VERSION:
+                raise DataLossError(f"{path} has format version {version}, this program knows {SCHEMA_VERSION}")
+            spec, self.generation = self._writer.execute("SELECT spec, generation FROM state").fetchone()
+            (self.tombstones,) = self._writer.execute("SELECT COUNT(*) FROM tombstones").fetchone()
+        except sqlite3.DatabaseError as error:
+            raise DataLossError(f"{path} cannot be read: {error}") from None
+        self.spec = indexer_pb2.CollectionSpec.FromString(spec)
+
+    def commit(self, operations: Sequence[Put | Remove]) -> Commit:
+        """Applies operations in order, all or none; on disk when it returns.
+
+        Raises:
+            UnavailableError: The disk is full or refuses; nothing was stored.
+            DataLossError: The database is damaged.
+        """
+        try:
+            return _Transaction(self._writer, self._clock, self.tombstones).run(operations, self)
+        except sqlite3.Error as error:
+            raise _translate(error) from error
+        finally:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+
+    @contextmanager
+    def reader(self) -> Iterator[Reader]:
+        """Lends a consistent view of the last commit.
+
+        Raises:
+            NotFoundError: The collection was dropped.
+        """
+        if self._closed:
+            raise NotFoundError(f"collection {self.spec.name!r} was dropped")
+        try:
+            connection = self._idle_readers.get_nowait()
+        except queue.Empty:
+            connection = connect(self._path)
+        try:
+            connection.execute("BEGIN")
+            yield Reader(connection)
+        except sqlite3.Error as error:
+            raise _translate(error) from error
+        finally:
+            self._take_back(connection)
+
+    def close(self) -> None:
+        """Closes the database; readers that are lent out close when they come back."""
+        self._closed = True
+        self._writer.close()
+        self._close_idle()
+
+    def _take_back(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.rollback()
+            self._idle_readers.put_nowait(connection)
+        except (sqlite3.Error, queue.Full):
+            connection.close()
+        if self._closed:
+            self._close_idle()
+
+    def _close_idle(self) -> None:
+        while True:
+            try:
+                self._idle_readers.get_nowait().close()
+            except queue.Empty:
+                return
+
+
+class _Transaction:
+    """One group commit in the making."""
+
+    def __init__(self, connection: sqlite3.Connection, clock: ArrivalClock, tombstones: int) -> None:
+        self._sql = connection
+        self._clock = clock
+        self._commit = Commit(0, tombstones=tombstones)
+
+    def run(self, operations: Sequence[Put | Remove], store: Store) -> Commit:
+        self._sql.execute("BEGIN IMMEDIATE")
+        # Read back, not remembered: after a failed commit the disk is what counts.
+        generation, self._next_label = self._sql.execute("SELECT generation, next_label FROM state").fetchone()
+        before = self._sql.total_changes
+        for each in operations:
+            self._commit.outcomes.append(self._put(each) if isinstance(each, Put) else self._remove(each))
+        if self._sql.total_changes == before:  # everything was stale: nothing to make durable
+            self._commit.generation = generation
+            self._sql.execute("ROLLBACK")
+            return self._commit
+        self._commit.generation = generation + 1
+        self._write_vectors()
+        self._sql.execute("UPDATE state SET generation = ?, next_label = ?", (generation + 1, self._next_label))
+        self._sql.execute("COMMIT")
+        store.generation, store.tombstones = self._commit.generation, self._commit.tombstones
+        return self._commit
+
+    def _put(self, put: Put) -> int:
+        record = put.record
+        key = (record.product_id, record.image_id)
+        version = record.version or self._clock.for_upsert()
+        stored = self._sql.execute(
+            "SELECT label, version FROM points WHERE product_id = ? AND image_id = ?", key
+        ).fetchone()
+        deleted = None
+        if self._commit.tombstones:
+            (deleted,) = self._sql.execute(
+                "SELECT MAX(version) FROM tombstones WHERE product_id = ? AND image_id IN ('', ?)", key
+            ).fetchone()
+        if not upsert_wins(version, stored[1] if stored else None, deleted):
+            return 0
+        if stored:
+            self._drop(stored[0])
+        if deleted is not None:  # the newer point now remembers for its image; a product's tombstone stays for others
+            gone = self._sql.execute("DELETE FROM tombstones WHERE product_id = ? AND image_id = ?", key).rowcount
+            self._commit.tombstones -= gone
+        record = record.stamped(version)
+        label = self._next_label
+        self._next_label += 1
+        self._sql.execute(
+            "INSERT INTO points VALUES (?, ?, ?, ?, ?, ?)",
+            (label, *key, version, record.payload, checksum_of_record(record)),
+        )
+        self._commit.added[label] = Put(record, put.vector)
+        return 1
+
+    def _remove(self, remove: Remove) -> int:
+        version = remove.version or self._clock.for_delete()
+        whole = not remove.image_id
+        rows = self._sql.execute(
+            f"SELECT label, version FROM points WHERE product_id = ? {'' if whole else 'AND image_id = ?'}",  # noqa: S608
+            (remove.product_id,) if whole else (remove.product_id, remove.image_id),
+        ).fetchall()
+        losers = [label for label, stored in rows if delete_wins(version, stored)]
+        for label in losers:
+            self._drop(label)
+        # A newer point under the key remembers enough by itself; a product's tombstone also guards unseen images.
+        if whole or len(losers) == len(rows):
+            self._bury(remove, version)
+        return len(losers)
+
+    def _bury(self, remove: Remove, version: int) -> None:
+        product = remove.product_id
+        newest = self._sql.execute(
+            "SELECT MAX(version) FROM tombstones WHERE product_id = ? AND image_id IN ('', ?)",
+            (product, remove.image_id),
+        ).fetchone()[0]
+        if newest is not None and newest >= version:
+            return
+        # What the new tombstone covers goes: its own older self, and for a product those of its images.
+        scope = "image_id = ?2" if remove.image_id else "?2 = ''"
+        gone = self._sql.execute(
+            f"DELETE FROM tombstones WHERE product_id = ?1 AND {scope} AND version <= ?3",  # noqa: S608
+            (product, remove.image_id, version),
+        ).rowcount
+        self._sql.execute("INSERT INTO tombstones VALUES (?, ?, ?)", (product, remove.image_id, version))
+        self._commit.tombstones += 1 - gone
+
+    def _drop(self, label: int) -> None:
+        self._sql.execute("DELETE FROM points WHERE label = ?", (label,))
+        if self._commit.added.pop(label, None) is None:
+            self._commit.removed.append(label)
+
+    def _write_vectors(self) -> None:
+        self._sql.executemany("DELETE FROM vectors WHERE label = ?", ((label,) for label in self._commit.removed))
+        packed = ((label, put.vector.astype("<f4").tobytes()) for label, put in self._commit.added.items())
+        self._sql.executemany(
+            "INSERT INTO vectors VALUES (?, ?, ?)",
+            ((label, vector, checksum_of_vector(label, vector)) for label, vector in packed),
+        )
+
+
+class Reader:
+    """Reads one consistent state of the database; every row is checked against its checksum (DataLossError)."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._sql = connection
+
+    def generation(self) -> int:
+        """Returns the generation being read."""
+        found: int = self._sql.execute("SELECT generation FROM state").fetchone()[0]
+        return found
+
+    def image(self, product_id: str, image_id: str) -> list[tuple[int, Record]]:
+        """Returns the label and the record of one image, or nothing."""
+        return self._rows("WHERE product_id = ? AND image_id = ?", product_id, image_id)
+
+    def product(self, product_id: str) -> list[tuple[int, Record]]:
+        """Returns all images of a product by image id."""
+        return self._rows("WHERE product_id = ? ORDER BY image_id", product_id)
+
+    def page(self, after: tuple[str, str], limit: int) -> list[tuple[int, Record]]:
+        """Returns the next points in key order."""
+        return self._rows("WHERE (product_id, image_id) > (?, ?) ORDER BY product_id, image_id LIMIT ?", *after, limit)
+
+    def all(self) -> Iterator[list[tuple[int, Record]]]:
+        """Yields every point in label order, many at a time."""
+        label = -1
+        while rows := self._rows("WHERE label > ? ORDER BY label LIMIT ?", label, _ROWS_AT_A_TIME):
+            yield rows
+            label = rows[-1][0]
+
+    def vector(self, label: int) -> FloatArray:
+        """Returns the vector of a live point: float32 of shape [dim]."""
+        row = self._sql.execute("SELECT vector, checksum FROM vectors WHERE label = ?", (label,)).fetchone()
+        if row is None or checksum_of_vector(label, row[0]) != row[1]:
+            raise DataLossError(f"the stored vector of label {label} is {'missing' if row is None else 'damaged'}")
+        return np.frombuffer(row[0], dtype="<f4").astype(np.float32)
+
+    def _rows(self, condition: str, *arguments: str | int) -> list[tuple[int, Record]]:
+        found = []
+        query = f"SELECT label, product_id, image_id, version, payload, checksum FROM points {condition}"  # noqa: S608
+        for label, product_id, image_id, version, payload, checksum in self._sql.execute(query, arguments):
+            record = Record(product_id, image_id, version, payload)
+            if checksum_of_record(record) != checksum:
+                raise DataLossError(f"the stored point {product_id!r}, {image_id!r} is damaged")
+            found.append((label, record))
+        return found
+
+
+def _translate(error: sqlite3.Error) -> VitrineError:
+    """Says whose fault a database error is; callers have stored nothing."""
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = None if code is None else code & 0xFF
+    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return DataLossError(f"the collection's database is damaged: {error}")
+    if primary in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        return UnavailableError(f"the shard's disk refuses, nothing was stored: {error}")
+    return InternalError(f"the collection's database failed: {error}")
