@@ -9,7 +9,7 @@ from vitrine.errors import InvalidArgumentError
 from vitrine.v1 import common_pb2
 
 FIELD = "image.box"
-# x + width of two float32 that meet exactly may come out a little over 1.
+# float32 rounds: 0.7 + 0.3 may come out a little over 1, and 0.7 of 1000 pixels a little under 700.
 _TOLERANCE = 1e-6
 
 
@@ -50,5 +50,5 @@ class Crop(NamedTuple):
 
 
 def _span(low: float, high: float, size: int) -> tuple[int, int]:
-    first = min(math.floor(low * size + _TOLERANCE), size - 1)
-    return first, max(min(math.ceil(high * size - _TOLERANCE), size), first + 1)
+    first = min(math.floor((low + _TOLERANCE) * size), size - 1)
+    return first, max(min(math.ceil((high - _TOLERANCE) * size), size), first + 1)

@@ -1,0 +1,153 @@
+"""The session: what was asked for is what runs, or the service does not start."""
+
+import shutil
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from services.embedder.model import EmbeddingModel
+from services.embedder.session import Outputs, Session, cpu_provider, cuda_provider
+from services.embedder.settings import EmbedderSettings
+from services.embedder.tags import top_tags
+from services.runtime.server import StartError
+from services.runtime.settings import SettingsError, load_settings
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return EmbeddingModel(EmbedderSettings(model_dir=tiny_model))
+
+
+def test_the_cuda_options_keep_warm_up_short_and_memory_bounded():
+    assert cuda_provider(device_id=3, gpu_mem_limit_bytes=2**31) == (
+        "CUDAExecutionProvider",
+        {
+            "device_id": "3",
+            "cudnn_conv_algo_search": "HEURISTIC",
+            "cudnn_conv_use_max_workspace": "1",
+            "arena_extend_strategy": "kSameAsRequested",
+            "gpu_mem_limit": str(2**31),
+            "do_copy_in_default_stream": "1",
+            "use_tf32": "0",
+        },
+    )
+
+
+def test_the_options_reach_onnx_runtime(tiny_model, monkeypatch):
+    asked = {}
+
+    class Recorder:
+        def __init__(self, path, options, providers):
+            asked.update(path=path, threads=options.intra_op_num_threads, providers=providers)
+            raise RuntimeError("no such device")
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Recorder)
+    settings = EmbedderSettings(
+        model_dir=tiny_model, provider="cuda", device_id=1, gpu_mem_limit_bytes=2**30, intra_op_threads=3
+    )
+    with pytest.raises(StartError, match="cannot be loaded on CUDAExecutionProvider: no such device"):
+        EmbeddingModel(settings)
+    assert asked["providers"] == [cuda_provider(1, 2**30)]
+    assert asked["threads"] == 3
+
+
+def test_a_provider_that_is_not_in_the_build_is_refused(tiny_model):
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this build has it")
+    with pytest.raises(StartError, match="CUDAExecutionProvider is not in this build"):
+        EmbeddingModel(EmbedderSettings(model_dir=tiny_model, provider="cuda"))
+
+
+def test_a_silent_fallback_is_refused(tiny_model, monkeypatch):
+    """ONNX Runtime swaps the provider for the CPU's where CUDA's libraries do not load; here it really does."""
+    real = onnxruntime.InferenceSession
+
+    def falls_back(path, options, providers):
+        return real(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", falls_back)
+    with pytest.raises(StartError, match="fell back to CPUExecutionProvider"):
+        EmbeddingModel(EmbedderSettings(model_dir=tiny_model, provider="cuda"))
+
+
+def test_batched_vectors_are_single_vectors(model):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
+    batched = model.run(pixels).embeddings
+    single = np.concatenate([model.run(pixels[index : index + 1]).embeddings for index in range(8)])
+    np.testing.assert_allclose(batched, single, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(batched, axis=1), 1, atol=1e-5)
+
+
+def test_warm_up_checks_what_the_card_promises(model, monkeypatch):
+    model.warm_up()
+    monkeypatch.setattr(Session, "run", lambda self, pixels: Outputs(np.ones((len(pixels), 32), np.float32), None))
+    with pytest.raises(StartError, match=r"norms 5\.65685 to 5\.65685, must be 1"):
+        model.warm_up()
+    monkeypatch.setattr(Session, "run", lambda self, pixels: Outputs(np.ones((len(pixels), 7), np.float32), None))
+    with pytest.raises(StartError, match=r"embeddings are \(1, 7\), the card says \(1, 32\)"):
+        model.warm_up()
+
+
+@pytest.mark.parametrize("damage", ["model.onnx", "card.json"])
+def test_a_damaged_model_folder_does_not_start(tiny_model, tmp_path, damage):
+    folder = tmp_path / "damaged"
+    shutil.copytree(tiny_model, folder)
+    content = bytearray((folder / damage).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / damage).write_bytes(content)
+    with pytest.raises(StartError, match=rf"model_dir .*damaged: .*{damage}"):
+        EmbeddingModel(EmbedderSettings(model_dir=folder))
+
+
+def test_a_missing_model_folder_says_what_to_do(tmp_path):
+    with pytest.raises(StartError, match="make model"):
+        EmbeddingModel(EmbedderSettings(model_dir=tmp_path / "nowhere"))
+
+
+def test_a_graph_with_other_names_than_the_card_is_refused(tiny_model):
+    with pytest.raises(StartError, match="promises input pixels and outputs vector"):
+        Session(
+            tiny_model / "model.onnx",
+            cpu_provider(),
+            1,
+            input_name="pixels",
+            embedding_name="vector",
+            logits_name=None,
+        )
+
+
+def test_tags_are_the_softmax_of_the_logits_most_probable_first():
+    tags = top_tags(np.array([0.0, 2.0, 1.0, -1.0], np.float32), ["a", "b", "c", "d"], 2)
+    assert [tag.label for tag in tags] == ["b", "c"]
+    weights = np.exp([0.0, 2.0, 1.0, -1.0])
+    assert [tag.probability for tag in tags] == pytest.approx((weights / weights.sum())[[1, 2]].tolist())
+    assert len(top_tags(np.array([1000.0, -1000.0], np.float32), ["a", "b"], 9)) == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"max_images_per_request": 65}, "max_images_per_request must not exceed interactive_queue_items"),
+        ({"max_image_bytes": 2**26}, "max_image_bytes must not exceed max_message_bytes"),
+        ({"max_inflight_pixels": 10**6}, "max_image_pixels must not exceed max_inflight_pixels"),
+        ({"ingest_window_bytes": 2**20}, "ingest_window_bytes must not be less than max_message_bytes"),
+        ({"provider": "tpu"}, "provider"),
+        ({"max_batch": 0}, "max_batch"),
+        ({"no_such_setting": 1}, "no_such_setting"),
+    ],
+)
+def test_settings_that_cannot_work_stop_the_start(values, told):
+    with pytest.raises(SettingsError, match=told):
+        load_settings(EmbedderSettings, **values)
+
+
+def test_settings_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("VITRINE_EMBEDDER_INDEXERS", "127.0.0.1:1, 127.0.0.1:2")
+    monkeypatch.setenv("VITRINE_EMBEDDER_DECODE_THREADS", "5")
+    settings = load_settings(EmbedderSettings)
+    assert settings.indexers == ["127.0.0.1:1", "127.0.0.1:2"]
+    assert settings.resolved_decode_threads == 5
+    assert settings.resolved_intra_op_threads >= 1
