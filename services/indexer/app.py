@@ -23,7 +23,7 @@ class IndexerApplication:
 
     def __init__(self, settings: IndexerSettings) -> None:
         self._settings = settings
-        self._threads = ThreadPoolExecutor(settings.search_threads, "search")
+        self._threads = ThreadPoolExecutor(settings.resolved_search_threads, "search")
         self._builds = BuildService()
         self._data: DataDir | None = None
         self._registry: Registry | None = None

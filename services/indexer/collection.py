@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -155,10 +156,19 @@ class Collection:
                 reached.set_result(None)
         if self._closed:
             return
-        for view in snapshot.views[:-1]:
-            if view.unit.graph is None and view.unit.name not in self._submitted_blocks:
-                self._submitted_blocks.add(view.unit.name)
-                self._builds.enqueue(self._build_of(view))
+        sealed = [
+            view
+            for view in snapshot.views[:-1]
+            if view.unit.graph is None and view.unit.name not in self._submitted_blocks
+        ]
+        for view in sealed:
+            self._submitted_blocks.add(view.unit.name)
+            self._builds.enqueue(self._build_of(view))
+        if sealed:
+            # The records of a full block stay. Left to the collector, each of its full passes would walk all records
+            # of the process (measured: 40 ms for 200,000); set apart, they are walked this once.
+            gc.collect()
+            gc.freeze()
         for gauge, value in (
             (metrics.POINTS, snapshot.points),
             (metrics.PRODUCTS, snapshot.products),
@@ -189,7 +199,7 @@ class Collection:
                 metric=self.spec.vector.metric,
                 m=self.spec.hnsw.m or self._settings.default_m,
                 ef_construction=self.spec.hnsw.ef_construction or self._settings.default_ef_construction,
-                threads=self._settings.build_threads,
+                threads=self._settings.resolved_build_threads,
             )
 
         async def install(job: BuildJob, answer: BuildAnswer) -> None:

@@ -20,7 +20,7 @@ from services.indexer.settings import IndexerSettings
 from services.indexer.specs import check_spec
 from services.indexer.upserts import UpsertStream
 from services.runtime.interceptor import Context
-from vitrine.errors import UnimplementedError
+from vitrine.errors import DeadlineError, UnimplementedError
 from vitrine.keys import check_key
 from vitrine.v1 import common_pb2, indexer_pb2, indexer_pb2_grpc
 
@@ -30,6 +30,9 @@ _MAX_GET_KEYS = 1_000
 # Queries that one thread answers together: enough to share the reading of the vectors, few enough for the scores of a
 # whole block to stay in the processor's cache.
 _QUERIES_PER_THREAD = 16
+
+# How much of its time a call waits for `min_generation`; with the rest it can still say that it waited in vain.
+_WAIT_SHARE = 0.9
 
 Result = TypeVar("Result")
 
@@ -110,7 +113,15 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
         collection = self._registry.get(request.collection)
         queries = read_queries(request, collection.spec, collection.products)
         started = time.perf_counter()
-        await collection.wait_generation(request.min_generation)
+        longest = _seconds_left(context, self._settings.default_deadline_seconds)
+        try:
+            async with asyncio.timeout(longest * _WAIT_SHARE):
+                await collection.wait_generation(request.min_generation)
+        except TimeoutError:
+            raise DeadlineError(
+                f"min_generation {request.min_generation} was not reached in time, the shard is at "
+                f"{collection.snapshot.generation}"
+            ) from None
         waited = time.perf_counter() - started
         snapshot = collection.snapshot
         work = partial(
@@ -120,7 +131,7 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
             ef=request.ef or self._settings.default_ef,
             exact=request.exact,
             with_attributes=request.with_attributes,
-            deadline=_deadline(context, self._settings.default_deadline_seconds),
+            deadline=started + longest,
             submitted=time.perf_counter(),
         )
         parts = await asyncio.gather(
@@ -187,6 +198,6 @@ def _check_keys(keys: Sequence[common_pb2.PointKey], collection: Collection, mos
         check_owner(key.product_id, collection.spec, f"keys[{index}].product_id")
 
 
-def _deadline(context: Context, longest: float) -> float:
+def _seconds_left(context: Context, longest: float) -> float:
     remaining = context.time_remaining()
-    return time.monotonic() + (longest if remaining is None else min(remaining, longest))
+    return longest if remaining is None else min(remaining, longest)

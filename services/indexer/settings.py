@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from services.runtime.settings import ServiceSettings
 
-_CORES = os.cpu_count() or 1
+_CORES = len(os.sched_getaffinity(0))
 
 
 class IndexerSettings(ServiceSettings):
@@ -55,13 +55,14 @@ class IndexerSettings(ServiceSettings):
         2_048, ge=1, le=1_000_000, description="Unacknowledged points of one Upsert stream before reading pauses."
     )
     search_threads: int = Field(
-        _CORES, ge=1, le=1_024, description="Searches, reads and scans that run at the same time; default: CPU cores."
+        0, ge=0, le=1_024, description="Searches, reads and scans that run at the same time; 0: one for each core."
     )
     build_threads: int = Field(
-        max(1, _CORES // 2),
-        ge=1,
+        0,
+        ge=0,
         le=1_024,
-        description="Threads of the builder process, at low priority. More: segments sooner, searches slower.",
+        description="Threads of the builder process, at low priority; 0: half as many as cores. More: segments sooner, "
+        "searches slower meanwhile.",
     )
     default_ef: int = Field(
         64,
@@ -82,6 +83,16 @@ class IndexerSettings(ServiceSettings):
                 f"max_stream_points ({self.max_stream_points}) is over max_queued_points ({self.max_queued_points})"
             )
         return self
+
+    @property
+    def resolved_search_threads(self) -> int:
+        """How many searches run at the same time."""
+        return self.search_threads or _CORES
+
+    @property
+    def resolved_build_threads(self) -> int:
+        """Threads of the builder process."""
+        return self.build_threads or max(1, _CORES // 2)
 
     @property
     def resolved_data_dir(self) -> Path:
