@@ -5,7 +5,8 @@
 Run it from the repository's root. It needs what the services do not, so give it an environment of its own with
 `pip install vtk numpy pillow` (VTK 9.4 or newer finds EGL or OSMesa by itself: Debian's libegl1 or libosmesa6), and
 the file that Debian's package `sweethome3d-furniture` installs. Every choice follows from `selection.toml` and from
-the names of the models, so a second run makes the same catalogue; renders already in the work folder are kept.
+the names of the models, so a second run makes the same catalogue; renders already in the work
+folder are kept: delete it after a change to the camera, the lights or the models.
 """
 
 import argparse
@@ -18,22 +19,23 @@ from PIL import Image
 
 from examples.catalogue.angles import CLEAN_QUERIES, GALLERY, HARD_QUERIES, angles
 from examples.catalogue.library import Model, licence_source, read_models, unpack
-from examples.catalogue.photo import hard_photo, studio_photo
+from examples.catalogue.photo import feathered, hard_photo, studio_photo
 from examples.catalogue.rendering import render_all, render_path
 from examples.catalogue.tables import Product, Query, seeded, write_credits, write_products, write_queries
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 LIBRARY = Path("/usr/share/sweethome3d/furniture/BlendSwap-CC-0.sh3f")
 TABLE_TOP_CM = 60.0  # what is no longer than this is photographed on a table, larger things in a room
-CLUTTER = 4
-STUDIO_QUALITY, HARD_QUALITY = 88, (60, 80)
+CLUTTER = (3, 5)  # things beside the product
+STUDIO_QUALITY, HARD_QUALITY = 88, (50, 75)
 
 
 def main() -> None:
     """Renders, composes and writes the catalogue; ends with status 1 when a model cannot be rendered."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--library", type=Path, default=LIBRARY, help="BlendSwap-CC-0.sh3f")
-    parser.add_argument("--work", type=Path, default=Path("/tmp/vitrine-catalogue"), help="keeps models and renders")
+    parser.add_argument("--work", type=Path, default=ROOT / ".vitrine" / "catalogue", help="keeps models and renders")
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument("--jobs", type=int, default=2, help="models rendered at the same time")
     options = parser.parse_args()
@@ -42,7 +44,10 @@ def main() -> None:
 
 
 class Catalogue:
-    """The catalogue being built. Raises ValueError when `selection.toml` names a model that the library lacks or does not give away."""
+    """The catalogue being built.
+
+    Raises ValueError when `selection.toml` names a model that the library lacks or does not give away.
+    """
 
     def __init__(self, library: Path, renders: Path, out: Path) -> None:
         self.library, self.renders, self.out = library, renders, out
@@ -52,7 +57,7 @@ class Catalogue:
         self.hard: list[str] = selection["queries"]["hard"]
         named = {*selection["left_out"], *selection["clutter"], *self.views, *self.hard}
         if unknown := named - {model.key for model in models}:
-            raise ValueError(f"selection.toml names what is no public-domain model of the library: {sorted(unknown)}")
+            raise ValueError(f"selection.toml: not public-domain models of the library: {sorted(unknown)}")
         self.clutter = [model for model in models if model.key in selection["clutter"]]
         kept = [model for model in models if model.key not in {*selection["left_out"], *selection["clutter"]}]
         self.products = [Product(f"S{number:04d}", model) for number, model in enumerate(kept, 1)]
@@ -114,13 +119,13 @@ class Catalogue:
         table = model.longest <= TABLE_TOP_CM
         # Clutter is never a product, so that each photo has one right answer.
         fitting = [other for other in self.clutter if (other.longest <= TABLE_TOP_CM) == table]
-        picked = rng.permutation(len(fitting))[: int(rng.integers(2, CLUTTER + 1))]
+        picked = rng.permutation(len(fitting))[: int(rng.integers(CLUTTER[0], CLUTTER[1] + 1))]
         clutter = [self._cut_out(fitting[index], "g1") for index in picked]
         return hard_photo(self._cut_out(model, name), clutter, table, rng)
 
     def _cut_out(self, model: Model, name: str) -> Image.Image:
         with Image.open(render_path(self.renders, model, name)) as picture:
-            return picture.convert("RGBA")
+            return feathered(picture.convert("RGBA"))
 
 
 if __name__ == "__main__":

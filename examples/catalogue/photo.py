@@ -6,8 +6,17 @@ from PIL import Image, ImageEnhance, ImageFilter
 from examples.catalogue.rooms import Generator, room
 
 STUDIO_SIZE = 320
+FADE = 0.09  # share of the frame's side; `render.FILL` leaves a margin of 0.1
 HARD_SIZE = (432, 324)
 MARGIN = 1.2  # the scene is painted this much larger than the photo, so that turning it bares no corner
+
+
+def feathered(cut_out: Image.Image) -> Image.Image:
+    """The cut-out with the shadow fading out towards the frame; the product stays inside of where that begins."""
+    rgba = np.array(cut_out)
+    ramps = [np.clip(np.minimum(np.arange(side), np.arange(side)[::-1]) / (FADE * side), 0, 1) for side in cut_out.size]
+    rgba[..., 3] = np.rint(rgba[..., 3] * ramps[1][:, None] * ramps[0][None, :])
+    return Image.fromarray(rgba, "RGBA")
 
 
 def studio_photo(cut_out: Image.Image) -> Image.Image:
@@ -22,16 +31,21 @@ def hard_photo(product: Image.Image, clutter: list[Image.Image], table: bool, rn
     width, height = (round(side * MARGIN) for side in HARD_SIZE)
     scene, edge = room(rng, width, height, table)
     scene = scene.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.2)))
-    middle = rng.uniform(0.38, 0.62)
+    middle = rng.uniform(0.3, 0.7)
     # Things farther away stand higher in the picture, are smaller and are painted first.
-    sides = [middle - rng.uniform(0.24, 0.32), middle + rng.uniform(0.24, 0.32), rng.uniform(0.1, 0.9)]
+    sides = [
+        middle - rng.uniform(0.2, 0.32),
+        middle + rng.uniform(0.2, 0.32),
+        rng.uniform(0.1, 0.9),
+        rng.uniform(0.1, 0.9),
+    ]
     for at, thing in zip(sides, clutter, strict=False):
         depth = rng.uniform(0.1, 0.3)
-        _place(scene, thing, at, edge + depth * (1 - edge), rng.uniform(0.24, 0.34))
+        _place(scene, thing, at, edge + depth * (1 - edge), rng.uniform(0.22, 0.36))
     bottom = edge + rng.uniform(0.55, 0.7) * (1 - edge)
-    _place(scene, product, middle, bottom, rng.uniform(0.42, 0.54))
+    _place(scene, product, middle, bottom, rng.uniform(0.28, 0.46))
     if len(clutter) > len(sides):  # something close to the lens, mostly outside the frame
-        _place(scene, clutter[-1], rng.choice([0.1, 0.9]), 1.08, 0.32)
+        _place(scene, clutter[-1], rng.choice([0.12, 0.88]), 1.08, 0.42)
     return _snapshot(scene, rng)
 
 
@@ -51,14 +65,14 @@ def _place(scene: Image.Image, thing: Image.Image, at: float, bottom: float, siz
 
 def _snapshot(scene: Image.Image, rng: Generator) -> Image.Image:
     """Turns, blurs, tints and grains the scene, and crops it to the photo's size."""
-    turned = scene.rotate(rng.uniform(-6, 6), Image.Resampling.BICUBIC)
+    turned = scene.rotate(rng.uniform(-8, 8), Image.Resampling.BICUBIC)
     left, top = (turned.width - HARD_SIZE[0]) // 2, (turned.height - HARD_SIZE[1]) // 2
     photo = turned.crop((left, top, left + HARD_SIZE[0], top + HARD_SIZE[1]))
-    photo = photo.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.1)))
-    photo = ImageEnhance.Contrast(photo).enhance(rng.uniform(0.8, 1.1))
-    photo = ImageEnhance.Brightness(photo).enhance(rng.uniform(0.8, 1.1))
-    warmth = rng.uniform(-0.12, 0.12)
-    cast = np.array([1 + warmth, 1 + rng.uniform(-0.03, 0.03), 1 - warmth])
-    grain = rng.normal(0, rng.uniform(2, 6), (photo.height, photo.width, 1))
+    photo = photo.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.5)))
+    photo = ImageEnhance.Contrast(photo).enhance(rng.uniform(0.65, 1.15))
+    photo = ImageEnhance.Brightness(photo).enhance(rng.uniform(0.6, 1.2))
+    warmth = rng.uniform(-0.2, 0.2)
+    cast = np.array([1 + warmth, 1 + rng.uniform(-0.06, 0.06), 1 - warmth])
+    grain = rng.normal(0, rng.uniform(2, 8), (photo.height, photo.width, 1))
     pixels = np.asarray(photo, np.float64) * cast + grain
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), "RGB")

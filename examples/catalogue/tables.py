@@ -43,16 +43,26 @@ def seeded(name: str) -> np.random.Generator:
 
 def write_products(path: Path, products: Iterable[Product]) -> None:
     """Writes `products.csv`. Prices and stock are made up from the model's name and size; all else is the library's."""
-    header = ["product_id", "title", "category", "brand", "price", "in_stock", "width_cm", "depth_cm", "height_cm", "licence", "images"]
+    header = [
+        "product_id",
+        "title",
+        "category",
+        "brand",
+        "price",
+        "in_stock",
+        "width_cm",
+        "depth_cm",
+        "height_cm",
+        "licence",
+        "images",
+    ]
     rows = []
     for product in products:
         model = product.model
         price, in_stock = _offer(model)
         sizes = [f"{side:g}" for side in (model.width, model.depth, model.height)]
-        rows.append(
-            [product.product_id, model.name, model.category, model.creator, price, in_stock, *sizes, LICENCE]
-            + [";".join(product.images)]
-        )
+        head = [product.product_id, model.name, model.category, model.creator, price, in_stock]
+        rows.append([*head, *sizes, LICENCE, ";".join(product.images)])
     _write(path, header, rows)
 
 

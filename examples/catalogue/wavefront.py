@@ -76,7 +76,7 @@ def read_obj(path: Path) -> list[Mesh]:
 
 
 def _corner(text: str, vectors: dict[str, list[list[float]]]) -> list[int]:
-    parts = (text.split("/") + ["", ""])[:3]
+    parts = [*text.split("/"), "", ""][:3]
     # OBJ counts from 1, and back from the latest when negative.
     return [
         -1 if not part else int(part) - 1 if int(part) > 0 else len(vectors[kind]) + int(part)
