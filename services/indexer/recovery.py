@@ -110,4 +110,5 @@ def _remove_strays(folder: Path, entries: dict[str, SegmentEntry]) -> None:
     """Removes what a crash left between a segment's rename and the manifest that would have named it."""
     for path in folder.iterdir() if folder.exists() else ():
         if path.name not in entries and not path.name.endswith(DAMAGED_SUFFIX):
+            log.warning("removing what no manifest names", path=str(path))
             remove_tree(path)

@@ -69,6 +69,7 @@ class Shard:
         if self.channel is not None:
             await self.channel.close()
         self.channel = open_channel(self.address)
+        await self.channel.channel_ready()
         self.stub = indexer_pb2_grpc.IndexerStub(self.channel)
 
     async def create(self, name="things", **fields):

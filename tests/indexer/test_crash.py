@@ -1,0 +1,143 @@
+"""Acked means durable: SIGKILL at any moment loses nothing acked and brings nothing deleted back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+
+import grpc
+import pytest
+
+from tests.indexer.shard import DIM, key, point, random_vectors
+from vitrine.v1 import indexer_pb2
+
+PRODUCTS, IMAGES = 40, 3
+VECTORS = random_vectors(256)
+
+
+class Truth:
+    """What each key may hold: the last acked write, or any write whose fate nobody was told."""
+
+    def __init__(self):
+        self.certain = {}  # key -> version acked, None: deleted
+        self.maybe = {}  # key -> versions sent since (None: delete), not acked
+
+    def sent(self, name, version):
+        self.maybe.setdefault(name, []).append(version)
+
+    def acked(self, name, version):
+        self.certain[name] = version
+        pending = self.maybe[name]
+        del self.maybe[name][: pending.index(version) + 1]
+
+    def check(self, stored):
+        for name in {*self.certain, *self.maybe, *stored}:
+            allowed = [self.certain.get(name), *self.maybe.get(name, [])]
+            assert stored.get(name) in allowed, f"{name}: {stored.get(name)} is stored, allowed: {allowed}"
+
+    def settle(self, stored):
+        """Takes what is stored for certain: nothing of the time before the crash is under way any more."""
+        self.certain = dict(stored)
+        self.maybe = {}
+
+
+async def workload(running, truth, rng, clock):
+    """Writes and deletes until the shard is gone, one stream, acks read as they come."""
+    call = running.stub.Upsert()
+    sequences = {}
+
+    async def read():
+        async for response in call:
+            for result in response.results:
+                assert (result.status.code, result.stale) == (0, False)
+                truth.acked(*sequences[result.sequence])
+
+    reader = asyncio.create_task(read())
+    try:
+        while True:
+            if rng.random() < 0.1:
+                # Deletes go by another call: let what is under way be acked first, so that their order is known.
+                while any(truth.maybe.values()):
+                    if reader.done():
+                        return
+                    await asyncio.sleep(0.001)
+                name = (f"p{rng.randrange(PRODUCTS)}", f"i{rng.randrange(IMAGES)}")
+                clock[0] += 1
+                truth.sent(name, None)
+                await running.delete(name, version=clock[0])
+                truth.acked(name, None)
+                continue
+            items = []
+            for _ in range(rng.randrange(1, 8)):
+                name = (f"p{rng.randrange(PRODUCTS)}", f"i{rng.randrange(IMAGES)}")
+                clock[0] += 1
+                sequences[clock[0]] = (name, clock[0])
+                truth.sent(name, clock[0])
+                vector = VECTORS[clock[0] % len(VECTORS)]
+                items.append(indexer_pb2.UpsertItem(sequence=clock[0], point=point(*name, vector, version=clock[0])))
+            await call.write(indexer_pb2.UpsertRequest(collection="things", items=items))
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        pass
+    finally:
+        await asyncio.gather(reader, return_exceptions=True)
+
+
+async def verify(running, truth):
+    """Compares everything stored, in the store and in what is searched, with the truth."""
+    points = await running.scan(with_vectors=True)
+    stored = {(each.key.product_id, each.key.image_id): each.version for each in points}
+    truth.check(stored)
+    assert await running.count() == (len(stored), len({product for product, _ in stored}))
+    info = await running.describe()
+    assert info.points == len(stored)
+    for each in points[:: max(1, len(points) // 10)]:
+        expected = point("p", "i", VECTORS[each.version % len(VECTORS)])
+        assert each.vector.dim == expected.vector.dim == DIM
+        hits = await running.search(VECTORS[each.version % len(VECTORS)], k=PRODUCTS)
+        best = {product: image for product, image, _ in hits}
+        assert each.key.product_id in best
+        assert set(best) == {product for product, _ in stored}
+    return stored
+
+
+async def crash_cycles(shard, cycles):
+    seed = int(os.environ.get("VITRINE_CRASH_SEED") or random.SystemRandom().randrange(2**32))
+    print(f"to replay: VITRINE_CRASH_SEED={seed}")
+    rng = random.Random(seed)
+    truth, clock = Truth(), [0]
+    crashes_with_acks = 0
+    async with shard(segment_points=32, group_commit_ms=1) as running:
+        await running.create()
+        for _ in range(cycles):
+            before = len(truth.certain), clock[0]
+            working = asyncio.create_task(workload(running, truth, rng, clock))
+            await asyncio.sleep(rng.uniform(0.01, 0.4))
+            assert not working.done(), "the workload must still run when the kill comes"
+            await running.kill()
+            await working
+            crashes_with_acks += clock[0] > before[1]
+            await running.restart()
+            truth.settle(await verify(running, truth))
+    assert crashes_with_acks == cycles, "every kill must have hit a shard at work"
+
+
+async def test_sigkill_loses_nothing_acked(shard):
+    await crash_cycles(shard, cycles=4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_800)
+async def test_sigkill_loses_nothing_acked_over_many_crashes(shard):
+    await crash_cycles(shard, cycles=150)
+
+
+async def test_a_kill_right_after_the_ack_of_one_point(shard):
+    """The narrowest form: nothing but the ack stands between the write and the kill."""
+    async with shard() as running:
+        await running.create()
+        for number in range(2):
+            await running.store([point(f"p{number}", "i", VECTORS[number])])
+            await running.kill()
+            await running.restart()
+            assert [each.key for each in await running.scan()] == [key(f"p{each}", "i") for each in range(number + 1)]
