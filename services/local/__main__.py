@@ -130,9 +130,7 @@ async def _vitrine(stack: Stack, *arguments: str) -> int:
 
 def _sample_queries() -> list[SampleQuery]:
     with (CATALOGUE / "queries.csv").open(newline="") as source:
-        rows = [
-            SampleQuery(CATALOGUE / row["image"], row["product_id"], row["kind"]) for row in csv.DictReader(source)
-        ]
+        rows = [SampleQuery(CATALOGUE / row["image"], row["product_id"], row["kind"]) for row in csv.DictReader(source)]
     chosen: list[SampleQuery] = []
     for kind, count in SAMPLES.items():
         of_kind = [row for row in rows if row.kind == kind]

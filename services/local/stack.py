@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,17 +33,24 @@ class Ports:
     @classmethod
     def free(cls, shards: int) -> Self:
         """Ports that are free now, for tests and benchmarks."""
-        # Held open together so that none is handed out twice.
-        sockets = [socket.socket() for _ in range(2 * (shards + 2))]
-        try:
-            for each in sockets:
-                each.bind(("127.0.0.1", 0))
-            numbers = [each.getsockname()[1] for each in sockets]
-        finally:
-            for each in sockets:
-                each.close()
+        numbers = _free_ports(2 * (shards + 2))
         serving, metrics = numbers[: shards + 2], numbers[shards + 2 :]
         return cls(serving[0], serving[1], tuple(serving[2:]), dict(zip(serving, metrics, strict=True)))
+
+
+def _free_ports(count: int) -> list[int]:
+    """Returns ports below the ephemeral range, where no outgoing connection can take them before they are used."""
+    found: list[int] = []
+    for number in random.sample(range(15_000, 32_000), 1_000):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", number))
+            except OSError:
+                continue
+        found.append(number)
+        if len(found) == count:
+            return found
+    raise OSError(f"cannot find {count} free ports between 15000 and 32000")
 
 
 class Stack:
