@@ -1,0 +1,161 @@
+"""The embedder as a real process: every bad input, health after it, metrics, starts that must fail, drain."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from contextlib import asynccontextmanager
+
+import grpc
+import onnxruntime
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.local.stack import ROOT, Ports
+from services.local.supervisor import ProcessSpec, Supervisor
+from tests.embedder import pictures
+from tests.embedder.shard import FailingShard
+from vitrine.channels import open_channel
+from vitrine.errors import InvalidArgumentError, TooLargeError, from_rpc_error, from_status
+from vitrine.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc
+
+PHOTO = pictures.encode(pictures.smooth(100, 80), "JPEG")
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+@asynccontextmanager
+async def running(tmp_path, model_dir, **settings):
+    ports = Ports.free(1)
+    metrics_port = ports.metrics[ports.embedder]
+    values = {"PORT": ports.embedder, "METRICS_PORT": metrics_port, "MODEL_DIR": model_dir, **settings}
+    environment = {f"VITRINE_EMBEDDER_{name}": str(value) for name, value in values.items()}
+    spec = ProcessSpec("embedder", "services.embedder", f"127.0.0.1:{ports.embedder}", environment)
+    async with Supervisor(ROOT, tmp_path / "logs") as supervisor, open_channel(spec.address) as channel:
+        await supervisor.start(spec)
+        yield supervisor.processes["embedder"].process, channel, metrics_port
+
+
+async def embed(channel, data):
+    request = embedder_pb2.EmbedRequest(images=[embedder_pb2.ImageInput(data=data)])
+    return (await embedder_pb2_grpc.EmbedderStub(channel).Embed(request)).results[0]
+
+
+async def healthy(channel):
+    health = health_pb2_grpc.HealthStub(channel)
+    return (await health.Check(health_pb2.HealthCheckRequest(service="vitrine.v1.Embedder"))).status == SERVING
+
+
+BAD = {
+    "text": (b"not a picture at all\n" * 50, InvalidArgumentError, "found text, allowed formats are jpeg, png, webp"),
+    "truncated": (PHOTO[: len(PHOTO) // 2], InvalidArgumentError, "damaged jpeg: cut short after"),
+    "bomb": (pictures.bomb(), InvalidArgumentError, "png of 30000 x 30000: max_image_side is 16384"),
+    "gif": (pictures.animated("GIF"), InvalidArgumentError, "found GIF"),
+    "empty": (b"", InvalidArgumentError, "image.data is empty"),
+    "25 MB": (PHOTO + bytes(25 * 10**6), TooLargeError, "bytes, max_image_bytes is 20971520"),
+}
+
+
+async def test_every_bad_input_gets_its_error_and_the_service_stays_healthy(tmp_path, tiny_model):
+    async with running(tmp_path, tiny_model) as (process, channel, metrics_port):
+        good = await embed(channel, PHOTO)
+        assert good.status.code == 0
+        for name, (data, kind, told) in BAD.items():
+            error = from_status((await embed(channel, data)).status)
+            assert type(error) is kind, name
+            assert told in error.message, name
+            assert error.violations[0].field == "image.data", name
+            assert await healthy(channel), name
+
+        with pytest.raises(grpc.RpcError) as caught:
+            await embed(channel, bytes(100 * 10**6))
+        error = from_rpc_error(caught.value)
+        assert type(error) is TooLargeError
+        assert re.search(r"\(1000000\d\d vs\. 33554432\)", error.message)
+        assert await healthy(channel)
+
+        assert (await embed(channel, PHOTO)).vector == good.vector
+        assert process.returncode is None
+
+        def scrape():
+            with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics") as page:
+                return page.read().decode()
+
+        text = await asyncio.to_thread(scrape)
+    assert 'vitrine_embedder_images_total{code="INVALID_ARGUMENT",priority="interactive"} 5.0' in text
+    assert 'vitrine_embedder_images_total{code="RESOURCE_EXHAUSTED",priority="interactive"} 1.0' in text
+    assert 'vitrine_embedder_images_total{code="OK",priority="interactive"} 2.0' in text
+    assert 'vitrine_embedder_queue_items{priority="interactive"} 0.0' in text
+    assert 'provider="CPUExecutionProvider"' in text
+    log = (tmp_path / "logs" / "embedder.log").read_text()
+    assert "not a picture" not in log
+    assert "Traceback" not in log
+
+
+async def test_sigterm_in_the_middle_of_an_ingestion_acks_what_was_taken_and_exits_0(tmp_path, tiny_model):
+    async with FailingShard() as shard:
+        shard.may_ack.clear()
+        async with running(tmp_path, tiny_model, INDEXERS=shard.address) as (process, channel, _):
+            call = embedder_pb2_grpc.EmbedderStub(channel).Ingest()
+            start = embedder_pb2.IngestStart(collection="shop", create_if_missing=True)
+            await call.write(embedder_pb2.IngestRequest(start=start))
+            for n in range(5):
+                item = embedder_pb2.IngestItem(
+                    sequence=n,
+                    key=common_pb2.PointKey(product_id=f"p{n}", image_id="1"),
+                    image=embedder_pb2.ImageInput(data=PHOTO),
+                )
+                await call.write(embedder_pb2.IngestRequest(item=item))
+            while not shard.received:
+                await asyncio.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            while (state := await watch.read()) is not grpc.aio.EOF and state.status == SERVING:
+                pass
+            assert process.returncode is None
+            shard.may_ack.set()
+            acks = [ack async for ack in call]
+            assert acks
+            assert all(ack.status.code == 0 for ack in acks)
+            assert {f"p{ack.sequence}" for ack in acks} == {each.point.key.product_id for each in shard.acked}
+            assert await asyncio.wait_for(process.wait(), 30) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("MODEL_DIR", "/nowhere", "vitrine embedder: model_dir /nowhere: "),
+        pytest.param(
+            "PROVIDER",
+            "cuda",
+            "CUDAExecutionProvider is not in this build",
+            marks=pytest.mark.skipif(
+                "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this build has it"
+            ),
+        ),
+        ("MAX_BATCH", "0", "max_batch"),
+        ("MAX_IMAGE_BYTE", "5", "unknown settings in the environment: VITRINE_EMBEDDER_MAX_IMAGE_BYTE"),
+    ],
+)
+def test_what_cannot_serve_does_not_start_and_says_why(tiny_model, name, value, told):
+    ports = Ports.free(1)
+    environment = {
+        "VITRINE_EMBEDDER_PORT": str(ports.embedder),
+        "VITRINE_EMBEDDER_METRICS_PORT": str(ports.metrics[ports.embedder]),
+        "VITRINE_EMBEDDER_MODEL_DIR": str(tiny_model),
+        f"VITRINE_EMBEDDER_{name}": value,
+    }
+    outcome = subprocess.run(
+        [sys.executable, "-m", "services.embedder"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'clients'}", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert outcome.returncode == 2
+    assert told in outcome.stderr
+    assert "Traceback" not in outcome.stderr
