@@ -110,10 +110,10 @@ async def test_sigterm_in_the_middle_of_an_ingestion_acks_what_was_taken_and_exi
                 await call.write(embedder_pb2.IngestRequest(item=item))
             while not shard.received:
                 await asyncio.sleep(0.01)
-            process.send_signal(signal.SIGTERM)
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-            while (state := await watch.read()) is not grpc.aio.EOF and state.status == SERVING:
-                pass
+            assert (await watch.read()).status == SERVING
+            process.send_signal(signal.SIGTERM)
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
             assert process.returncode is None
             shard.may_ack.set()
             acks = [ack async for ack in call]
