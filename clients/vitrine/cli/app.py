@@ -1,0 +1,76 @@
+"""The command line itself: global options, and errors as one clear line."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from vitrine.cli import evaluate, ingest, search, status
+from vitrine.cli.environment import EXIT_FAILED, EXIT_INTERRUPTED, Addresses
+from vitrine.cli.output import errors, explain
+
+app = typer.Typer(
+    name="vitrine",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Visual search for shops: a photo goes in, the products that look like it come out.",
+)
+app.command("ingest")(ingest.ingest_command)
+app.command("search")(search.search_command)
+app.command("similar")(search.similar_command)
+app.command("status")(status.status_command)
+app.command("evaluate")(evaluate.evaluate_command)
+
+
+@app.callback()
+def configure(
+    context: typer.Context,
+    gateway: Annotated[
+        str, typer.Option(help="Address of the gateway, host:port.", envvar="VITRINE_CLI_GATEWAY")
+    ] = "127.0.0.1:50050",
+    embedder: Annotated[
+        str, typer.Option(help="Address of the embedder; for ingest and evaluate.", envvar="VITRINE_CLI_EMBEDDER")
+    ] = "127.0.0.1:50051",
+    indexers: Annotated[
+        str,
+        typer.Option(
+            help="Addresses of the index shards, in shard order, separated by commas; for ingest and evaluate.",
+            envvar="VITRINE_CLI_INDEXERS",
+        ),
+    ] = "127.0.0.1:50060,127.0.0.1:50061",
+) -> None:
+    """Visual search for shops: a photo goes in, the products that look like it come out."""
+    shards = tuple(part.strip() for part in indexers.split(",") if part.strip())
+    if not shards:
+        raise typer.BadParameter("name at least one shard", param_hint="--indexers")
+    context.obj = Addresses(gateway, embedder, shards)
+
+
+def main() -> None:
+    """Runs the command; exits with 0, 1 (done, but not everything), 2 (could not), or 130 (interrupted)."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        errors.print("interrupted")
+        sys.exit(EXIT_INTERRUPTED)
+    except BaseExceptionGroup as group:
+        _fail(_innermost(group))
+    except Exception as error:
+        _fail(error)
+
+
+def _fail(error: BaseException) -> None:
+    line = explain(error)
+    if line is None:
+        raise error
+    errors.print(f"[red]error:[/] {line}", highlight=False, soft_wrap=True)
+    sys.exit(EXIT_FAILED)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

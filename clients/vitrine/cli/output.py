@@ -1,0 +1,100 @@
+"""What people see: consoles, error lines, tables of products."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from vitrine.attributes import Value
+from vitrine.catalogue import CatalogueError
+from vitrine.errors import UnavailableError, VitrineError
+from vitrine.evaluation import LeftBehindError
+from vitrine.ingest import FailedRowsError
+from vitrine.results import RankedProduct, SearchAnswer
+
+_NOT_A_TERMINAL_WIDTH = 120
+_FIRST_ATTRIBUTES = ("title", "category", "brand", "price", "in_stock")
+_MAX_ATTRIBUTES = 5
+
+console = Console(width=None if sys.stdout.isatty() else _NOT_A_TERMINAL_WIDTH)
+errors = Console(stderr=True, width=None if sys.stderr.isatty() else _NOT_A_TERMINAL_WIDTH)
+
+_REASONS = {
+    "shard_failed": "a shard failed or could not be reached",
+    "shard_timed_out": "a shard did not answer in time",
+}
+
+
+def explain(error: BaseException) -> str | None:
+    """Returns one line for an error people can act on; None: it is a defect, and deserves its traceback."""
+    match error:
+        case UnavailableError():
+            return escape(f"{error.message}\n`vitrine status` says what is up; `make run` starts a local Vitrine")
+        case VitrineError():
+            return escape(error.message)
+        case CatalogueError() | FailedRowsError() | LeftBehindError():
+            return escape(str(error))
+        case OSError():
+            return escape(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+        case _:
+            return None
+
+
+def product_table(products: Sequence[RankedProduct]) -> Table:
+    """Returns ranked products as a table, with the attributes that say most."""
+    shown = _shown_attributes(products)
+    table = Table(pad_edge=False)
+    table.add_column("#", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("product", no_wrap=True)
+    for name in shown:
+        values = [product.attributes.get(name) for product in products]
+        numeric = all(isinstance(value, int | float) for value in values if value is not None)
+        table.add_column(name.replace("_", " "), justify="right" if numeric else "left", overflow="ellipsis")
+    for product in products:
+        table.add_row(
+            str(product.rank),
+            f"{product.score:.3f}",
+            escape(product.product_id),
+            *(escape(show(product.attributes.get(name))) for name in shown),
+        )
+    return table
+
+
+def show(value: Value | None) -> str:
+    """Returns an attribute value for people."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.2f}"
+        case list():
+            return ", ".join(value)
+        case _:
+            return str(value)
+
+
+def answer_line(answer: SearchAnswer) -> str:
+    """Returns how complete an answer is and where its time went."""
+    coverage = answer.coverage
+    stages = ", ".join(f"{name} {1000 * seconds:.1f}" for name, seconds in answer.timings.items())
+    return (
+        f"{coverage.shards_answered} of {coverage.shards_total} shards, {coverage.points} images compared; ms: {stages}"
+    )
+
+
+def degraded_lines(answer: SearchAnswer) -> list[str]:
+    """Returns in plain words why an answer is incomplete; empty: it is complete."""
+    return [f"incomplete: {_REASONS.get(reason, reason)}" for reason in answer.degraded]
+
+
+def _shown_attributes(products: Sequence[RankedProduct]) -> list[str]:
+    there = dict.fromkeys(name for product in products for name in sorted(product.attributes))
+    first = [name for name in _FIRST_ATTRIBUTES if name in there]
+    return [*first, *(name for name in there if name not in first)][:_MAX_ATTRIBUTES]
