@@ -11,22 +11,17 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from services.local.stack import ROOT, Stack
 from services.local.supervisor import ProcessDiedError, ProcessSpec
 from vitrine import AsyncVitrine, SearchAnswer, VitrineError
+from vitrine.cli.output import answer_line, console, product_table
 
 COLLECTION = "catalogue"
 CATALOGUE = ROOT / "examples" / "catalogue"
 DATA = ROOT / ".vitrine"
 SHARDS = 2
-SAMPLES = {"view": 3, "hard": 2}
-"""How many sample queries of each kind the demo shows."""
-
-# A terminal is as wide as it is; a log file should not wrap tables at 80 columns.
-console = Console(width=None if sys.stdout.isatty() else 110)
+SAMPLES = ("S0044_v0", "S0024_v0", "S0060_v0", "S0044_h1")
+"""Query photos the demo shows: clean views (v), and one in clutter (h)."""
 
 
 @dataclass(frozen=True)
@@ -130,44 +125,18 @@ async def _vitrine(stack: Stack, *arguments: str) -> int:
 
 def _sample_queries() -> list[SampleQuery]:
     with (CATALOGUE / "queries.csv").open(newline="") as source:
-        rows = [SampleQuery(CATALOGUE / row["image"], row["product_id"], row["kind"]) for row in csv.DictReader(source)]
-    chosen: list[SampleQuery] = []
-    for kind, count in SAMPLES.items():
-        of_kind = [row for row in rows if row.kind == kind]
-        step = max(len(of_kind) // count, 1)
-        chosen += of_kind[::step][:count]
-    return chosen
+        rows = {
+            Path(row["image"]).stem: SampleQuery(CATALOGUE / row["image"], row["product_id"], row["kind"])
+            for row in csv.DictReader(source)
+        }
+    return [rows[name] for name in SAMPLES]
 
 
 def _print_answer(query: SampleQuery, answer: SearchAnswer) -> None:
     kind = {"view": "a clean view", "hard": "in clutter"}.get(query.kind, query.kind)
-    table = Table(
-        title=f"{query.photo.relative_to(ROOT)}  ({kind} of {query.product_id})", title_justify="left", pad_edge=False
-    )
-    for name, justify in (("#", "right"), ("score", "right"), ("product", "left"), ("title", "left")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    table.add_column("category")
-    table.add_column("price", justify="right")
-    for product in answer.products:
-        right = product.product_id == query.product_id
-        table.add_row(
-            str(product.rank),
-            f"{product.score:.3f}",
-            product.product_id + (" ✓" if right else ""),
-            str(product.attributes.get("title", "")),
-            str(product.attributes.get("category", "")),
-            str(product.attributes.get("price", "")),
-            style="bold green" if right else None,
-        )
-    console.print()
-    console.print(table)
-    stages = " · ".join(f"{name} {1000 * seconds:.1f} ms" for name, seconds in answer.timings.items())
-    coverage = answer.coverage
-    console.print(
-        f"{coverage.shards_answered} of {coverage.shards_total} shards, {coverage.points} images · {stages}",
-        style="dim",
-        highlight=False,
-    )
+    console.print(f"\n[bold]Search[/] {query.photo.relative_to(ROOT)}, {kind} of {query.product_id}", highlight=False)
+    console.print(product_table(answer.products, right=query.product_id))
+    console.print(answer_line(answer), style="dim", highlight=False)
 
 
 def _print_help(stack: Stack) -> None:

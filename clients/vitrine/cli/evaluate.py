@@ -16,7 +16,7 @@ from rich.table import Table
 from vitrine.catalogue import Catalogue, QueryPhoto, read_queries
 from vitrine.cli.environment import EXIT_INCOMPLETE, Addresses, addresses
 from vitrine.cli.ingest import MeterObserver
-from vitrine.cli.output import console, errors
+from vitrine.cli.output import console, errors, plain_table
 from vitrine.cli.progress import Meter
 from vitrine.client import AsyncVitrine
 from vitrine.evaluation import Figures, Interval, Outcome, figures, rank_queries, temporary_collection
@@ -88,7 +88,8 @@ def _figures(outcomes: Sequence[Outcome], kind: str) -> Figures:
 
 
 def _table(report: dict[str, Figures]) -> Table:
-    table = Table(pad_edge=False, caption="share [95 % interval]", caption_justify="left")
+    table = plain_table()
+    table.caption, table.caption_justify = "share \\[95 % interval]", "left"
     table.add_column("kind")
     for name in (*(f"R@{k}" for k in CUTOFFS), "MRR", "queries"):
         table.add_column(name, justify="right")

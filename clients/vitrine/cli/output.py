@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -22,6 +23,9 @@ _MAX_ATTRIBUTES = 5
 
 console = Console(width=None if sys.stdout.isatty() else _NOT_A_TERMINAL_WIDTH)
 errors = Console(stderr=True, width=None if sys.stderr.isatty() else _NOT_A_TERMINAL_WIDTH)
+
+# The stages that follow one another; the embedder's own are inside `embed`.
+_STAGES = ("embed", "lookup", "index", "merge")
 
 _REASONS = {
     "shard_failed": "a shard failed or could not be reached",
@@ -44,10 +48,15 @@ def explain(error: BaseException) -> str | None:
             return None
 
 
-def product_table(products: Sequence[RankedProduct]) -> Table:
-    """Returns ranked products as a table, with the attributes that say most."""
+def plain_table() -> Table:
+    """Returns an empty table in the style of this command."""
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False)
+
+
+def product_table(products: Sequence[RankedProduct], right: str | None = None) -> Table:
+    """Returns ranked products as a table, with the attributes that say most; the product `right` is marked."""
     shown = _shown_attributes(products)
-    table = Table(pad_edge=False)
+    table = plain_table()
     table.add_column("#", justify="right")
     table.add_column("score", justify="right")
     table.add_column("product", no_wrap=True)
@@ -59,8 +68,9 @@ def product_table(products: Sequence[RankedProduct]) -> Table:
         table.add_row(
             str(product.rank),
             f"{product.score:.3f}",
-            escape(product.product_id),
+            escape(product.product_id) + (" ✓" if product.product_id == right else ""),
             *(escape(show(product.attributes.get(name))) for name in shown),
+            style="bold green" if product.product_id == right else None,
         )
     return table
 
@@ -83,10 +93,8 @@ def show(value: Value | None) -> str:
 def answer_line(answer: SearchAnswer) -> str:
     """Returns how complete an answer is and where its time went."""
     coverage = answer.coverage
-    stages = ", ".join(f"{name} {1000 * seconds:.1f}" for name, seconds in answer.timings.items())
-    return (
-        f"{coverage.shards_answered} of {coverage.shards_total} shards, {coverage.points} images compared; ms: {stages}"
-    )
+    stages = " · ".join(f"{name} {1000 * answer.timings[name]:.1f} ms" for name in _STAGES if name in answer.timings)
+    return f"{coverage.shards_answered} of {coverage.shards_total} shards · {coverage.points} images · {stages}"
 
 
 def degraded_lines(answer: SearchAnswer) -> list[str]:

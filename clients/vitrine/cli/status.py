@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from vitrine.cli.environment import EXIT_INCOMPLETE, addresses
-from vitrine.cli.output import console
+from vitrine.cli.output import console, plain_table
 from vitrine.client import AsyncVitrine
 from vitrine.results import Status
 
@@ -37,7 +36,7 @@ def status_command(
 
 
 def _print(status: Status) -> None:
-    components = Table(pad_edge=False)
+    components = plain_table()
     for name in ("component", "address", "state"):
         components.add_column(name)
     components.add_column("ms", justify="right")
@@ -50,7 +49,7 @@ def _print(status: Status) -> None:
     if not status.collections:
         console.print("no collection yet")
         return
-    collections = Table(pad_edge=False)
+    collections = plain_table()
     collections.add_column("collection")
     for name in ("products", "images", "shards", "segments", "not in a segment", "dim", "MB"):
         collections.add_column(name, justify="right")
