@@ -67,8 +67,8 @@ class Resizer:
         if self._interpolation is Interpolation.AREA:
             shrinks = w >= width and h >= height
             return _resized(pixels, width, height, cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        if w > 2 * width and h > 2 * height:
-            pixels = _resized(pixels, 2 * width, 2 * height, cv2.INTER_AREA)
+        if w > 2 * width or h > 2 * height:
+            pixels = _resized(pixels, min(w, 2 * width), min(h, 2 * height), cv2.INTER_AREA)
         kernel = cv2.INTER_LINEAR if self._interpolation is Interpolation.LINEAR else cv2.INTER_CUBIC
         return _resized(pixels, width, height, kernel)
 

@@ -52,8 +52,9 @@ def test_squash_ignores_the_aspect(tiny_model):
     [
         (Interpolation.AREA, (128, 256), [((64, 64), cv2.INTER_AREA)]),
         (Interpolation.AREA, (32, 256), [((64, 64), cv2.INTER_LINEAR)]),
-        (Interpolation.LINEAR, (128, 256), [((64, 64), cv2.INTER_LINEAR)]),
-        (Interpolation.CUBIC, (128, 256), [((64, 64), cv2.INTER_CUBIC)]),
+        (Interpolation.LINEAR, (128, 128), [((64, 64), cv2.INTER_LINEAR)]),
+        (Interpolation.CUBIC, (128, 127), [((64, 64), cv2.INTER_CUBIC)]),
+        (Interpolation.CUBIC, (100, 256), [((128, 100), cv2.INTER_AREA), ((64, 64), cv2.INTER_CUBIC)]),
         (Interpolation.LINEAR, (129, 256), [((128, 128), cv2.INTER_AREA), ((64, 64), cv2.INTER_LINEAR)]),
         (Interpolation.CUBIC, (500, 256), [((128, 128), cv2.INTER_AREA), ((64, 64), cv2.INTER_CUBIC)]),
         (Interpolation.CUBIC, (20, 30), [((64, 64), cv2.INTER_CUBIC)]),
