@@ -9,6 +9,8 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import TypeVar
 
+from google.protobuf.message import Message
+
 from services.indexer import metrics
 from services.indexer.answering import answer_queries, merge_parts
 from services.indexer.collection import Collection
@@ -30,6 +32,9 @@ _MAX_GET_KEYS = 1_000
 # Queries that one thread answers together: enough to share the reading of the vectors, few enough for the scores of a
 # whole block to stay in the processor's cache.
 _QUERIES_PER_THREAD = 16
+
+# Larger requests are checked in a thread.
+_CHECKED_AT_ONCE_BYTES = 64 * 2**10
 
 # How much of its time a call waits for `min_generation`; with the rest it can still say that it waited in vain.
 _WAIT_SHARE = 0.9
@@ -98,7 +103,7 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
         """Deletes points and products."""
         collection = self._registry.get(request.collection)
         check_version(request.version, "version")
-        _check_keys(request.keys, collection, _MAX_DELETE_KEYS)
+        await self._check(request, partial(_check_keys, request.keys, collection, _MAX_DELETE_KEYS))
         written = await collection.writer.write(
             [Remove(key.product_id, key.image_id, request.version) for key in request.keys]
         )
@@ -111,7 +116,7 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
     ) -> indexer_pb2.IndexerSearchResponse:
         """Finds the nearest products."""
         collection = self._registry.get(request.collection)
-        queries = read_queries(request, collection.spec, collection.products)
+        queries = await self._check(request, partial(read_queries, request, collection.spec, collection.products))
         started = time.perf_counter()
         longest = _seconds_left(context, self._settings.default_deadline_seconds)
         try:
@@ -151,7 +156,7 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
     async def Get(self, request: indexer_pb2.IndexerGetRequest, context: Context) -> indexer_pb2.IndexerGetResponse:
         """Reads points by key."""
         collection = self._registry.get(request.collection)
-        _check_keys(request.keys, collection, _MAX_GET_KEYS)
+        await self._check(request, partial(_check_keys, request.keys, collection, _MAX_GET_KEYS))
         return await self._in_thread(partial(get_points, collection, request.keys, with_vectors=request.with_vectors))
 
     async def Scan(self, request: indexer_pb2.ScanRequest, context: Context) -> AsyncIterator[indexer_pb2.ScanResponse]:
@@ -185,6 +190,10 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
     async def Compact(self, request: indexer_pb2.CompactRequest, context: Context) -> indexer_pb2.CompactResponse:
         """Not in this version."""
         raise UnimplementedError("Compact is not in this version")
+
+    async def _check(self, request: Message, check: Callable[[], Result]) -> Result:
+        # Checking is cheap, but a request may name thousands of keys or vectors.
+        return check() if request.ByteSize() <= _CHECKED_AT_ONCE_BYTES else await self._in_thread(check)
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         # Cancelled with the call; what has not started by then never does.
