@@ -15,6 +15,7 @@ import structlog
 from services.embedder import metrics
 from vitrine.errors import (
     DataLossError,
+    InternalError,
     InvalidArgumentError,
     NotFoundError,
     PreconditionError,
@@ -120,12 +121,9 @@ class ShardWriter:
                     self._acked(result)
         except grpc.RpcError as error:
             return from_rpc_error(error)
-        except asyncio.CancelledError:
-            # grpc.aio raises this also where it was the shard that cancelled the call.
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            return UnavailableError("it cancelled the stream")
+        except Exception:  # a defect must not leave its items waiting for ever
+            log.exception("shard stream failed", shard=self._name)
+            return InternalError("the stream failed")
         else:
             return UnavailableError("it ended the stream")
         finally:

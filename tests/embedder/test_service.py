@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 
 from models.card import load_card
+from services.embedder.priority import Priority
 from services.embedder.session import Session
 from tests.embedder import pictures
 from tests.embedder.serving import eventually, serving
-from vitrine.errors import InvalidArgumentError, NotFoundError, OverloadedError, from_rpc_error, from_status
+from vitrine.errors import (
+    DeadlineError,
+    InvalidArgumentError,
+    NotFoundError,
+    OverloadedError,
+    from_rpc_error,
+    from_status,
+)
 from vitrine.v1 import common_pb2, embedder_pb2
 from vitrine.vectors import from_proto
 
@@ -214,6 +222,15 @@ async def test_work_of_a_caller_who_left_is_dropped_before_the_model(tiny_model,
         await first
         assert (await embedder.stub.Embed(images(OTHER))).results[0].status.code == 0
         assert device.batches == [1, 1]  # neither the three nor the two
+
+
+async def test_an_expired_image_is_dropped_also_where_its_caller_still_waits(tiny_model, device):
+    async with serving(tiny_model) as embedder:
+        image = embedder_pb2.ImageInput(data=PHOTO)
+        answer = await embedder.app._pipeline.embed(image, Priority.INTERACTIVE, time_left=0.0)
+        assert type(answer.error) is DeadlineError
+        assert answer.embedding is None
+        assert device.batches == []
 
 
 async def test_a_failing_model_is_an_internal_error_of_its_images(tiny_model, monkeypatch):
