@@ -25,7 +25,8 @@ from services.indexer.ranking import Candidates, Hit, best_rows, kth_product, ra
 from services.indexer.scoring import fast_scores
 from vitrine.vectors import FloatArray
 
-# Walking with a beam of b costs about as much as looking at 32 b rows (16 k x 256: beam 512 0.9 ms, all rows 0.9 ms).
+# Walking with a beam of b costs about as much as looking at 32 b rows. Measured on a segment of 16,384 x 256, one
+# thread: beam 64 0.13 ms, beam 512 1.0 ms, all rows 1.1 ms.
 _ROWS_PER_BEAM = 32
 
 
