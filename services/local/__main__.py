@@ -20,7 +20,7 @@ COLLECTION = "catalogue"
 CATALOGUE = ROOT / "examples" / "catalogue"
 DATA = ROOT / ".vitrine"
 SHARDS = 2
-SAMPLES = ("S0044_v0", "S0024_v0", "S0060_v0", "S0044_h1")
+SAMPLES = ("S0044_v0", "S0024_v0", "S0060_v0", "S0079_h0")
 """Query photos the demo shows: clean views (v), and one in clutter (h)."""
 
 
