@@ -55,11 +55,14 @@ def save_sheet(path: Path, query: Picture, results: Sequence[Picture], footer: s
         ValueError: The name ends with no format that Pillow writes.
         OSError: The file cannot be written.
     """
-    sheet = draw_sheet(query, results, footer)
-    extension = path.suffix.lower()
-    if extension not in Image.registered_extensions():
+    check_format(path)
+    draw_sheet(query, results, footer).save(path, quality=90)
+
+
+def check_format(path: Path) -> None:
+    """Raises ValueError unless the name ends with a format that Pillow writes."""
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise ValueError(f"{path.name!r} does not end with a picture format such as .jpg, .png or .webp")
-    sheet.save(path, quality=90)
 
 
 def sheet_size(results: int) -> tuple[int, int]:
@@ -86,8 +89,8 @@ def draw_sheet(query: Picture, results: Sequence[Picture], footer: str = "") -> 
 
 
 def _grid(results: int) -> tuple[int, int]:
-    """Returns columns and rows; two full rows look better than one long one."""
-    columns = min(results, max(_MAX_COLUMNS if results > 2 * 4 else math.ceil(results / 2), 1))
+    """Returns columns and rows: two rows beside the query as long as they fit, then more."""
+    columns = min(math.ceil(results / 2), _MAX_COLUMNS)
     return columns, math.ceil(results / columns) if columns else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -51,11 +52,14 @@ def configure(
 
 def main() -> None:
     """Runs the command; exits with 0, 1 (done, but not everything), 2 (could not), or 130 (interrupted)."""
+    # A job that is told to end cleans up as one that is interrupted.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         app()
-    except KeyboardInterrupt:
-        errors.print("interrupted")
-        sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as end:
+        if end.code == EXIT_INTERRUPTED:
+            errors.print("interrupted")
+        raise
     except BaseExceptionGroup as group:
         _fail(_innermost(group))
     except Exception as error:

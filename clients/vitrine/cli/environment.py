@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import typer
 
 from vitrine.client import AsyncVitrine
-from vitrine.errors import InvalidArgumentError, NotFoundError
+from vitrine.errors import InvalidArgumentError, NotFoundError, UnavailableError, VitrineError
+from vitrine.naming import named
 
 EXIT_INCOMPLETE = 1
 """Done, but not for everything: rows failed, queries went unanswered, a component is down."""
 EXIT_FAILED = 2
 EXIT_INTERRUPTED = 130
+
+_PROBE_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,30 @@ def addresses(context: typer.Context) -> Addresses:
     """Returns the addresses given on the command line."""
     found: Addresses = context.obj
     return found
+
+
+@asynccontextmanager
+async def open_client(context: typer.Context) -> AsyncIterator[AsyncVitrine]:
+    """Opens a client of the gateway that says who is away where something is.
+
+    Raises:
+        UnavailableError: In place of that of a call; it names what is down.
+    """
+    address = addresses(context).gateway
+    async with AsyncVitrine(address) as client:
+        try:
+            yield client
+        except UnavailableError as error:
+            raise UnavailableError(await _who_is_away(client, address, error)) from None
+
+
+async def _who_is_away(client: AsyncVitrine, address: str, error: UnavailableError) -> str:
+    try:
+        status = await client.status(timeout=_PROBE_SECONDS)
+    except VitrineError:
+        return f"{named(error, 'the gateway', address).message} `make run` starts a local Vitrine"
+    down = [f"{each.component} at {each.address} is down" for each in status.components if not each.healthy]
+    return ", ".join(down) if down else error.message
 
 
 async def choose_collection(client: AsyncVitrine, named: str | None) -> str:

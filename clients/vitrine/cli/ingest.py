@@ -81,21 +81,23 @@ async def _ingest(
     shards = ShardSet(where.indexers)
     try:
         with Meter(f"ingest into {collection}", catalogue.images) as meter:
-            try:
-                await ingest(
-                    catalogue,
-                    collection,
-                    embedder=where.embedder,
-                    stored=None if again else StoredImages(shards, collection),
-                    failures=failures,
-                    observer=MeterObserver(meter),
-                    summary=summary,
-                )
-            finally:
-                seconds = meter.seconds
+            await ingest(
+                catalogue,
+                collection,
+                embedder=where.embedder,
+                stored=None if again else StoredImages(shards, collection),
+                failures=failures,
+                observer=MeterObserver(meter),
+                summary=summary,
+            )
+    except BaseException:
+        if summary.done:
+            _report(collection, summary, meter.seconds)
+            errors.print("not finished; the same command again continues from here", highlight=False)
+        raise
     finally:
         await shards.close()
-        _report(collection, summary, seconds)
+    _report(collection, summary, meter.seconds)
     return summary
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from vitrine.attributes import Value
 from vitrine.catalogue import CatalogueError
-from vitrine.errors import UnavailableError, VitrineError
+from vitrine.errors import VitrineError
 from vitrine.evaluation import LeftBehindError
 from vitrine.ingest import FailedRowsError
 from vitrine.results import RankedProduct, SearchAnswer
@@ -36,8 +36,6 @@ _REASONS = {
 def explain(error: BaseException) -> str | None:
     """Returns one line for an error people can act on; None: it is a defect, and deserves its traceback."""
     match error:
-        case UnavailableError():
-            return escape(f"{error.message}\n`vitrine status` says what is up; `make run` starts a local Vitrine")
         case VitrineError():
             return escape(error.message)
         case CatalogueError() | FailedRowsError() | LeftBehindError():

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from PIL import Image
 from rich.markup import escape
 
-from vitrine.cli.environment import addresses, choose_collection
+from vitrine.cli.environment import choose_collection, open_client
 from vitrine.cli.output import answer_line, console, degraded_lines, errors, product_table, show
-from vitrine.client import AsyncVitrine
 from vitrine.results import RankedProduct, SearchAnswer
-from vitrine.sheet import Box, Picture, save_sheet
+from vitrine.sheet import Box, Picture, check_format, save_sheet
 
 Collection = Annotated[
     str | None, typer.Option("--collection", "-c", help="What to search; may be left out where there is only one.")
@@ -54,7 +52,7 @@ def search_command(
     image = photo.read_bytes()
 
     async def work() -> SearchAnswer:
-        async with AsyncVitrine(addresses(context).gateway) as client:
+        async with open_client(context) as client:
             name = await choose_collection(client, collection)
             return await client.search(
                 name, image=image, k=k, filter=condition, box=part, top_tags=tags, timeout=timeout
@@ -78,7 +76,7 @@ def similar_command(
     _check_sheet(sheet)
 
     async def work() -> tuple[SearchAnswer, Picture]:
-        async with AsyncVitrine(addresses(context).gateway) as client:
+        async with open_client(context) as client:
             name = await choose_collection(client, collection)
             answer = await client.search(
                 name, product_id=product_id, image_id=image_id, k=k, filter=condition, timeout=timeout
@@ -124,5 +122,8 @@ def _parse_box(text: str | None) -> Box | None:
 
 
 def _check_sheet(sheet: Path | None) -> None:
-    if sheet is not None and sheet.suffix.lower() not in Image.registered_extensions():
-        raise typer.BadParameter(f"{sheet.name!r} does not end with .jpg, .png or .webp", param_hint="--sheet")
+    if sheet is not None:
+        try:
+            check_format(sheet)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--sheet") from None

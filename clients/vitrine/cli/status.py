@@ -10,9 +10,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from vitrine.cli.environment import EXIT_INCOMPLETE, addresses
+from vitrine.cli.environment import EXIT_INCOMPLETE, open_client
 from vitrine.cli.output import console, plain_table
-from vitrine.client import AsyncVitrine
 from vitrine.results import Status
 
 
@@ -23,7 +22,7 @@ def status_command(
     """Says what is up, what is served and how much of it; exits with 1 where something is down."""
 
     async def work() -> Status:
-        async with AsyncVitrine(addresses(context).gateway) as client:
+        async with open_client(context) as client:
             return await client.status()
 
     status = asyncio.run(work())

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from vitrine.errors import NotFoundError, VitrineError
+from vitrine.naming import named
 from vitrine.shards import ShardSet, call_within
 from vitrine.v1 import indexer_pb2
 
@@ -69,7 +70,7 @@ async def _drop(shards: ShardSet, index: int, name: str) -> str:
         except NotFoundError:
             absent += 1
         except VitrineError as error:
-            return f"shard {index} at {shards.addresses[index]}: {error.message}"
+            return named(error, f"shard {index}", shards.addresses[index]).message
         if absent == 2:
             return ""
         await asyncio.sleep(_LOOK_SECONDS)

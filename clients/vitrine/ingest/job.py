@@ -12,15 +12,16 @@ from vitrine.catalogue import Catalogue, Problem, ProductImage
 from vitrine.channels import open_channel
 from vitrine.errors import VitrineError
 from vitrine.ingest.failures import FailedRows
-from vitrine.ingest.retry import Backoff, retrying
+from vitrine.ingest.retry import Backoff
 from vitrine.ingest.stored import StoredImages
 from vitrine.ingest.stream import IngestStream
 from vitrine.keys import check_collection_name
+from vitrine.naming import named
 from vitrine.shards import call_within
 from vitrine.v1 import embedder_pb2, embedder_pb2_grpc
 
 _PAGE = 200
-_TIMEOUT = 30.0
+_TIMEOUT = 10.0
 
 
 @dataclass
@@ -91,9 +92,7 @@ async def ingest(
     accounts = _Accounts(summary, failures, observer)
     async with open_channel(embedder) as channel:
         stub: embedder_pb2_grpc.EmbedderAsyncStub = embedder_pb2_grpc.EmbedderStub(channel)
-        model = await retrying(
-            lambda: call_within(stub.GetModel(embedder_pb2.GetModelRequest(), timeout=_TIMEOUT), _TIMEOUT), backoff
-        )
+        model = await _ask_model(stub, embedder)
         if stored is not None:
             await stored.check_shards()
         stream = IngestStream(
@@ -105,6 +104,14 @@ async def ingest(
             backoff=backoff,
         )
         await stream.run(_to_send(catalogue, stored, accounts))
+
+
+async def _ask_model(stub: embedder_pb2_grpc.EmbedderAsyncStub, address: str) -> embedder_pb2.GetModelResponse:
+    """Asks once: before anything is under way, people rather hear that an address is wrong than wait."""
+    try:
+        return await call_within(stub.GetModel(embedder_pb2.GetModelRequest(), timeout=_TIMEOUT), _TIMEOUT)
+    except VitrineError as error:
+        raise named(error, "the embedder", address) from None
 
 
 class _Accounts:

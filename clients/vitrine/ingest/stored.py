@@ -17,6 +17,7 @@ from vitrine.attributes import map_to_proto
 from vitrine.catalogue import ProductImage
 from vitrine.errors import NotFoundError, PreconditionError, VitrineError
 from vitrine.ingest.retry import Backoff, retrying
+from vitrine.naming import named
 from vitrine.shards import ShardCall, ShardSet, call_within
 from vitrine.v1 import common_pb2, indexer_pb2
 
@@ -67,23 +68,26 @@ class StoredImages:
 
     async def _describe(self, index: int) -> indexer_pb2.CollectionSpec | None:
         request = indexer_pb2.DescribeCollectionRequest(collection=self._collection)
-        answer = await self._ask(index, lambda stub: stub.DescribeCollection(request, timeout=_TIMEOUT))
+        # Once: before anything is under way, people rather hear that an address is wrong than wait.
+        answer = await self._ask(
+            index, lambda stub: stub.DescribeCollection(request, timeout=_TIMEOUT), Backoff(attempts=1)
+        )
         return answer.collection.spec if answer is not None else None
 
     async def _get(self, index: int, keys: list[common_pb2.PointKey]) -> Iterable[indexer_pb2.Point]:
         request = indexer_pb2.IndexerGetRequest(collection=self._collection, keys=keys)
-        answer = await self._ask(index, lambda stub: stub.Get(request, timeout=_TIMEOUT))
+        answer = await self._ask(index, lambda stub: stub.Get(request, timeout=_TIMEOUT), self._backoff)
         return answer.points if answer is not None else ()
 
-    async def _ask(self, index: int, call: ShardCall[Answer]) -> Answer | None:
+    async def _ask(self, index: int, call: ShardCall[Answer], backoff: Backoff) -> Answer | None:
         """Returns None where the shard does not have the collection (yet)."""
         stub = self._shards.stubs[index]
         try:
-            return await retrying(lambda: call_within(call(stub), _TIMEOUT), self._backoff)
+            return await retrying(lambda: call_within(call(stub), _TIMEOUT), backoff)
         except NotFoundError:
             return None
         except VitrineError as error:
-            raise type(error)(f"shard {index} at {self._shards.addresses[index]}: {error.message}") from None
+            raise named(error, f"shard {index}", self._shards.addresses[index]) from None
 
 
 def _changed(images: Sequence[ProductImage], stored: dict[tuple[str, str], indexer_pb2.Point]) -> list[ProductImage]:
