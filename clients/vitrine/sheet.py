@@ -196,9 +196,9 @@ def ellipsise(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     line = " ".join(text.split())
     if font.getlength(line) <= width:
         return line
-    while line and font.getlength(line.rstrip() + "…") > width:
-        line = line[:-1]
-    return line.rstrip() + "…"
+    while line and font.getlength(line + "…") > width:
+        line = line[:-1].rstrip(" .,·")
+    return line + "…"
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:

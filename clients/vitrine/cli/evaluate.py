@@ -40,7 +40,7 @@ def evaluate_command(
     products, photos = Catalogue(catalogue), read_queries(queries)
     with tempfile.TemporaryDirectory() as scratch, FailedRows(Path(scratch, "failed.csv")) as failures:
         outcomes = asyncio.run(_evaluate(products, photos, addresses(context), failures, keep=keep, quiet=as_json))
-        incomplete = _report_failures(failures) | _report_unanswered(outcomes)
+        incomplete = _report_failures(failures) | _report_unanswered(outcomes) | _report_unknown(products, photos)
     report = {kind: _figures(outcomes, kind) for kind in dict.fromkeys(photo.kind for photo in photos)}
     if as_json:
         print(json.dumps({kind: each.to_json() for kind, each in report.items()}))
@@ -111,6 +111,18 @@ def _report_failures(failures: FailedRows) -> bool:
         for line in lines:
             errors.print(f"  {escape(line)}", highlight=False)
     return failures.count > 0
+
+
+def _report_unknown(products: Catalogue, photos: Sequence[QueryPhoto]) -> bool:
+    known = {each.product_id for each in products.read()}
+    unknown = [photo for photo in photos if photo.product_id not in known]
+    if unknown:
+        errors.print(
+            f"[red]{len(unknown)} queries show a product that is not in the catalogue[/] and cannot be found, such as "
+            f"row {unknown[0].row}: {escape(unknown[0].product_id)}",
+            highlight=False,
+        )
+    return bool(unknown)
 
 
 def _report_unanswered(outcomes: Sequence[Outcome]) -> bool:

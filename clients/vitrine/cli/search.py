@@ -58,7 +58,7 @@ def search_command(
                 name, image=image, k=k, filter=condition, box=part, top_tags=tags, timeout=timeout
             )
 
-    _print(asyncio.run(work()), Picture(image, photo.name, box=part), as_json=as_json, sheet=sheet)
+    _print(asyncio.run(work()), Picture(image, photo.name, condition or "", box=part), as_json=as_json, sheet=sheet)
 
 
 def similar_command(
@@ -83,7 +83,11 @@ def similar_command(
             )
             images = (await client.get(name, product_id, timeout=timeout)).images
             image = next((each for each in images if each.image_id == image_id), images[0])
-            return answer, Picture(image.image_uri, show(image.attributes.get("title")) or product_id, product_id)
+            return answer, Picture(
+                image.image_uri,
+                show(image.attributes.get("title")) or product_id,
+                f"{product_id} · {condition}" if condition else product_id,
+            )
 
     answer, query = asyncio.run(work())
     _print(answer, query, as_json=as_json, sheet=sheet)
@@ -101,7 +105,8 @@ def _print(answer: SearchAnswer, query: Picture, *, as_json: bool, sheet: Path |
             console.print(f"the model sees: {seen}", highlight=False)
         console.print(answer_line(answer), style="dim", highlight=False)
     if sheet is not None:
-        save_sheet(sheet, query, [_card(product) for product in answer.products], answer_line(answer))
+        footer = f"{answer.coverage.points} images searched"
+        save_sheet(sheet, query, [_card(product) for product in answer.products], footer)
         errors.print(f"wrote {escape(str(sheet))}", highlight=False)
 
 
