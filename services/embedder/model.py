@@ -36,7 +36,7 @@ class EmbeddingModel:
         except CardError as error:
             raise StartError(f"model_dir {folder}: {error}") from error
         outputs = self.card.outputs
-        self.sizes = batch_sizes(settings.max_batch)
+        self.sizes = batch_sizes(settings.resolved_max_batch)
         self._session = Session(
             folder / self.card.model.file,
             cuda_provider(settings.device_id, settings.gpu_mem_limit_bytes)

@@ -41,11 +41,11 @@ class EmbedderSettings(ServiceSettings):
     )
     intra_op_threads: int = Field(0, ge=0, le=1024, description="Threads that share one batch; 0: one for each core.")
     max_batch: int = Field(
-        8,
-        ge=1,
+        0,
+        ge=0,
         le=1024,
-        description="Most images in one batch. Higher: more throughput on a GPU, and a longer wait for whoever "
-        "comes while a full batch runs.",
+        description="Most images in one batch; 0: 4 on the CPU, where larger ones gain nothing, 32 on a GPU. Higher: "
+        "a longer wait for whoever comes while a full batch runs.",
     )
 
     decode_threads: int = Field(0, ge=0, le=1024, description="Pictures decoded side by side; 0: one for each core.")
@@ -117,6 +117,11 @@ class EmbedderSettings(ServiceSettings):
             if getattr(self, name) < self.max_message_bytes:
                 raise ValueError(f"{name} must not be less than max_message_bytes")
         return self
+
+    @property
+    def resolved_max_batch(self) -> int:
+        """Most images in one batch."""
+        return self.max_batch or (4 if self.provider == "cpu" else 32)
 
     @property
     def resolved_intra_op_threads(self) -> int:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +17,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 _POLL_SECONDS = 0.05
 _TAIL_LINES = 20
-_PR_SET_PDEATHSIG = 1
 
 
 class ProcessDiedError(Exception):
@@ -124,15 +121,13 @@ class Supervisor:
         with log.open("ab") as sink:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-m",
-                spec.module,
+                *("-m", "services.local.child", str(os.getpid()), spec.module),
                 cwd=self._root,
                 env={**os.environ, **_python_path(self._root), **spec.environment},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
                 start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops them in order
-                preexec_fn=_die_with_parent,
             )
         return Supervised(spec, process, log)
 
@@ -170,9 +165,3 @@ def _python_path(root: Path) -> dict[str, str]:
     inherited = os.environ.get("PYTHONPATH")
     parts: Sequence[str] = [str(root), str(root / "clients"), *([inherited] if inherited else [])]
     return {"PYTHONPATH": os.pathsep.join(parts)}
-
-
-def _die_with_parent() -> None:
-    """Runs in the child: a supervisor that is killed must not leave servers behind (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -135,7 +135,7 @@ def test_tags_are_the_softmax_of_the_logits_most_probable_first():
         ({"max_inflight_pixels": 10**6}, "max_image_pixels must not exceed max_inflight_pixels"),
         ({"ingest_window_bytes": 2**20}, "ingest_window_bytes must not be less than max_message_bytes"),
         ({"provider": "tpu"}, "provider"),
-        ({"max_batch": 0}, "max_batch"),
+        ({"max_batch": -1}, "max_batch"),
         ({"no_such_setting": 1}, "no_such_setting"),
     ],
 )
@@ -151,3 +151,6 @@ def test_settings_come_from_the_environment(monkeypatch):
     assert settings.indexers == ["127.0.0.1:1", "127.0.0.1:2"]
     assert settings.resolved_decode_threads == 5
     assert settings.resolved_intra_op_threads >= 1
+    assert settings.resolved_max_batch == 4
+    monkeypatch.setenv("VITRINE_EMBEDDER_PROVIDER", "cuda")
+    assert load_settings(EmbedderSettings).resolved_max_batch == 32

@@ -135,7 +135,7 @@ async def test_sigterm_in_the_middle_of_an_ingestion_acks_what_was_taken_and_exi
                 "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this build has it"
             ),
         ),
-        ("MAX_BATCH", "0", "max_batch"),
+        ("MAX_BATCH", "-1", "max_batch"),
         ("MAX_IMAGE_BYTE", "5", "unknown settings in the environment: VITRINE_EMBEDDER_MAX_IMAGE_BYTE"),
     ],
 )
