@@ -120,7 +120,7 @@ def index(request, tmp_path_factory):
 QUERIES = np.random.default_rng(99).normal(size=(6, DIM))
 
 
-@pytest.mark.parametrize("k", [1, 10, 200, 1_000])
+@pytest.mark.parametrize("k", [1, 10, 1_000])
 def test_exact_search_is_brute_force(index, k):
     expect(index.search(QUERIES, k, exact=True), [index.brute_force(each, k) for each in QUERIES])
 
