@@ -9,7 +9,7 @@ import numpy as np
 from services.indexer.blocks import NOBODY, Block, Labels, Mask, Ordinals, Snapshot, Unit, View
 from services.indexer.records import Record
 from services.indexer.segments import LoadedSegment
-from services.indexer.store import Commit
+from services.indexer.transaction import Commit
 from vitrine.vectors import FloatArray
 
 

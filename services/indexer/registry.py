@@ -9,9 +9,10 @@ import structlog
 
 from services.indexer import metrics
 from services.indexer.builds import BuildService
-from services.indexer.collection import Collection, open_files
+from services.indexer.collection import Collection
 from services.indexer.files import remove_tree
 from services.indexer.layout import DataDir
+from services.indexer.opening import open_files
 from services.indexer.settings import IndexerSettings
 from services.runtime.server import StartError
 from vitrine.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError, UnavailableError, VitrineError

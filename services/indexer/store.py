@@ -5,36 +5,21 @@ from __future__ import annotations
 import queue
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
 from services.indexer.records import Put, Record, Remove
-from services.indexer.rules import ArrivalClock, delete_wins, upsert_wins
+from services.indexer.rules import ArrivalClock
 from services.indexer.schema import SCHEMA_VERSION, checksum_of_record, checksum_of_vector, connect
+from services.indexer.transaction import Commit, Transaction
 from vitrine.errors import DataLossError, InternalError, NotFoundError, UnavailableError, VitrineError
 from vitrine.v1 import indexer_pb2
 from vitrine.vectors import FloatArray
 
 _MAX_IDLE_READERS = 32
 _ROWS_AT_A_TIME = 2_048
-
-
-@dataclass(slots=True)
-class Commit:
-    """What one group commit changed."""
-
-    generation: int
-    outcomes: list[int] = field(default_factory=list)
-    """For each operation: points stored (0: stale) or points deleted."""
-    added: dict[int, Put] = field(default_factory=dict)
-    """By label, ascending; versions are final."""
-    removed: list[int] = field(default_factory=list)
-    """Labels that were live before and now are not."""
-    tombstones: int = 0
-    """Tombstones stored after the commit."""
 
 
 class Store:
@@ -69,12 +54,16 @@ class Store:
             DataLossError: The database is damaged.
         """
         try:
-            return _Transaction(self._writer, self._clock, self.tombstones).run(operations, self)
+            commit = Transaction(self._writer, self._clock, self.tombstones).run(operations)
         except sqlite3.Error as error:
             raise _translate(error) from error
+        else:
+            self.generation, self.tombstones = commit.generation, commit.tombstones
+            return commit
         finally:
             if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
+                with suppress(sqlite3.Error):  # what made the commit fail may fail this too; the next one starts clean
+                    self._writer.execute("ROLLBACK")
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:
@@ -118,107 +107,6 @@ class Store:
                 self._idle_readers.get_nowait().close()
             except queue.Empty:
                 return
-
-
-class _Transaction:
-    """One group commit in the making."""
-
-    def __init__(self, connection: sqlite3.Connection, clock: ArrivalClock, tombstones: int) -> None:
-        self._sql = connection
-        self._clock = clock
-        self._commit = Commit(0, tombstones=tombstones)
-
-    def run(self, operations: Sequence[Put | Remove], store: Store) -> Commit:
-        self._sql.execute("BEGIN IMMEDIATE")
-        # Read back, not remembered: after a failed commit the disk is what counts.
-        generation, self._next_label = self._sql.execute("SELECT generation, next_label FROM state").fetchone()
-        before = self._sql.total_changes
-        for each in operations:
-            self._commit.outcomes.append(self._put(each) if isinstance(each, Put) else self._remove(each))
-        if self._sql.total_changes == before:  # everything was stale: nothing to make durable
-            self._commit.generation = generation
-            self._sql.execute("ROLLBACK")
-            return self._commit
-        self._commit.generation = generation + 1
-        self._write_vectors()
-        self._sql.execute("UPDATE state SET generation = ?, next_label = ?", (generation + 1, self._next_label))
-        self._sql.execute("COMMIT")
-        store.generation, store.tombstones = self._commit.generation, self._commit.tombstones
-        return self._commit
-
-    def _put(self, put: Put) -> int:
-        record = put.record
-        key = (record.product_id, record.image_id)
-        version = record.version or self._clock.for_upsert()
-        stored = self._sql.execute(
-            "SELECT label, version FROM points WHERE product_id = ? AND image_id = ?", key
-        ).fetchone()
-        deleted = None
-        if self._commit.tombstones:
-            (deleted,) = self._sql.execute(
-                "SELECT MAX(version) FROM tombstones WHERE product_id = ? AND image_id IN ('', ?)", key
-            ).fetchone()
-        if not upsert_wins(version, stored[1] if stored else None, deleted):
-            return 0
-        if stored:
-            self._drop(stored[0])
-        if deleted is not None:  # the newer point now remembers for its image; a product's tombstone stays for others
-            gone = self._sql.execute("DELETE FROM tombstones WHERE product_id = ? AND image_id = ?", key).rowcount
-            self._commit.tombstones -= gone
-        record = record.stamped(version)
-        label = self._next_label
-        self._next_label += 1
-        self._sql.execute(
-            "INSERT INTO points VALUES (?, ?, ?, ?, ?, ?)",
-            (label, *key, version, record.payload, checksum_of_record(record)),
-        )
-        self._commit.added[label] = Put(record, put.vector)
-        return 1
-
-    def _remove(self, remove: Remove) -> int:
-        version = remove.version or self._clock.for_delete()
-        whole = not remove.image_id
-        rows = self._sql.execute(
-            f"SELECT label, version FROM points WHERE product_id = ? {'' if whole else 'AND image_id = ?'}",  # noqa: S608
-            (remove.product_id,) if whole else (remove.product_id, remove.image_id),
-        ).fetchall()
-        losers = [label for label, stored in rows if delete_wins(version, stored)]
-        for label in losers:
-            self._drop(label)
-        # A newer point under the key remembers enough by itself; a product's tombstone also guards unseen images.
-        if whole or len(losers) == len(rows):
-            self._bury(remove, version)
-        return len(losers)
-
-    def _bury(self, remove: Remove, version: int) -> None:
-        product = remove.product_id
-        newest = self._sql.execute(
-            "SELECT MAX(version) FROM tombstones WHERE product_id = ? AND image_id IN ('', ?)",
-            (product, remove.image_id),
-        ).fetchone()[0]
-        if newest is not None and newest >= version:
-            return
-        # What the new tombstone covers goes: its own older self, and for a product those of its images.
-        scope = "image_id = ?2" if remove.image_id else "?2 = ''"
-        gone = self._sql.execute(
-            f"DELETE FROM tombstones WHERE product_id = ?1 AND {scope} AND version <= ?3",  # noqa: S608
-            (product, remove.image_id, version),
-        ).rowcount
-        self._sql.execute("INSERT INTO tombstones VALUES (?, ?, ?)", (product, remove.image_id, version))
-        self._commit.tombstones += 1 - gone
-
-    def _drop(self, label: int) -> None:
-        self._sql.execute("DELETE FROM points WHERE label = ?", (label,))
-        if self._commit.added.pop(label, None) is None:
-            self._commit.removed.append(label)
-
-    def _write_vectors(self) -> None:
-        self._sql.executemany("DELETE FROM vectors WHERE label = ?", ((label,) for label in self._commit.removed))
-        packed = ((label, put.vector.astype("<f4").tobytes()) for label, put in self._commit.added.items())
-        self._sql.executemany(
-            "INSERT INTO vectors VALUES (?, ?, ?)",
-            ((label, vector, checksum_of_vector(label, vector)) for label, vector in packed),
-        )
 
 
 class Reader:

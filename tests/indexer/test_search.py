@@ -12,7 +12,7 @@ from services.indexer.queries import Query
 from services.indexer.records import Put, Record
 from services.indexer.search import search
 from services.indexer.segments import load_segment, write_segment
-from services.indexer.store import Commit
+from services.indexer.transaction import Commit
 from tests.indexer.shard import random_vectors
 from vitrine.filters import parse
 from vitrine.v1 import indexer_pb2

@@ -1,0 +1,49 @@
+"""Opens a collection's files, off the event loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.indexer.blocks import Snapshot
+from services.indexer.layout import CollectionFiles
+from services.indexer.manifest import SegmentEntry
+from services.indexer.memory import Memory
+from services.indexer.recovery import open_segments, restore
+from services.indexer.settings import IndexerSettings
+from services.indexer.store import Store
+from vitrine.v1 import indexer_pb2
+
+_LINK_BYTES = 4
+_FEWEST_POINTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What opening a collection's files gives; made off the event loop."""
+
+    files: CollectionFiles
+    store: Store
+    memory: Memory
+    snapshot: Snapshot
+    entries: dict[str, SegmentEntry]
+
+
+def open_files(files: CollectionFiles, settings: IndexerSettings) -> Opened:
+    """Reads a collection from disk; takes as long as reading all of it.
+
+    Raises:
+        DataLossError: Its database is damaged.
+    """
+    store = Store(files.database)
+    spec = store.spec
+    memory = Memory(capacity=block_capacity(spec, settings), dim=spec.vector.dim)
+    segments, entries = open_segments(files.directory, files.segments, spec)
+    return Opened(files, store, memory, restore(memory, store, segments), entries)
+
+
+def block_capacity(spec: indexer_pb2.CollectionSpec, settings: IndexerSettings) -> int:
+    """Returns how many points a block of this collection holds."""
+    m = spec.hnsw.m or settings.default_m
+    # Of a row in hnswlib's file: the vector, 2M links on the ground floor, and a few words.
+    row_bytes = 4 * spec.vector.dim + _LINK_BYTES * (2 * m + 4)
+    return max(_FEWEST_POINTS, min(settings.segment_points, settings.segment_megabytes * 2**20 // row_bytes))
