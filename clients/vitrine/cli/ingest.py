@@ -90,8 +90,8 @@ async def _ingest(
                 observer=MeterObserver(meter),
                 summary=summary,
             )
-    except BaseException:
-        if summary.done:
+    except BaseException as error:
+        if summary.done or isinstance(error, asyncio.CancelledError):
             _report(collection, summary, meter.seconds)
             errors.print("not finished; the same command again continues from here", highlight=False)
         raise

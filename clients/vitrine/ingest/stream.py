@@ -46,6 +46,11 @@ class _Item:
     attempts: int = 0
 
 
+def _broken(error: VitrineError) -> VitrineError:
+    """Returns why a stream ended; gRPC reports a connection lost in the middle of a write as INTERNAL."""
+    return UnavailableError(f"the stream broke: {error.message}") if isinstance(error, InternalError) else error
+
+
 class _GaveUpError(Exception):
     """What an item was answered with means that no other will fare better; `reason` is what the caller gets."""
 
@@ -145,7 +150,7 @@ class IngestStream:
                 writing.result()
             await reading
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
+            raise _broken(from_rpc_error(error)) from None
         finally:
             reading.cancel()
             writing.cancel()
