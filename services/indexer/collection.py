@@ -216,5 +216,7 @@ class Collection:
         try:
             save_manifest(self.files.directory, list(self._entries.values()))
         except OSError as error:
+            if not self.files.directory.exists():  # dropped this instant, folder first
+                return
             # Segments can always be made again from the store, so this costs the next start time and nothing else.
             log.error("manifest not saved; the next start rebuilds segments", collection=self.name, error=str(error))

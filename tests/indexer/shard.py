@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 
 import numpy as np
 
@@ -13,10 +12,6 @@ from vitrine import vectors
 from vitrine.attributes import map_to_proto
 from vitrine.channels import open_channel
 from vitrine.v1 import common_pb2, indexer_pb2, indexer_pb2_grpc
-
-# These tests start and restart processes next to open channels. gRPC's handlers around fork would revive its threads in
-# the child, where they die of the descriptors that are closed before exec, and take the child with them.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 FINGERPRINT = "0123456789abcdef" * 4
 DIM = 16
