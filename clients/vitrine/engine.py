@@ -23,6 +23,7 @@ from vitrine.errors import (
 from vitrine.filters import parse, validate
 from vitrine.keys import check_collection_name, check_id, check_key
 from vitrine.merge import merge_hits
+from vitrine.naming import named
 from vitrine.shards import FanOut, ShardSet, call_within
 from vitrine.status import gather_status
 from vitrine.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc, filter_pb2, indexer_pb2, search_pb2
@@ -149,14 +150,16 @@ class SearchEngine:
     async def _embed(self, part: search_pb2.QueryPart, top_tags: int, timer: _Timer) -> _Probe:
         image = embedder_pb2.ImageInput(data=part.image, box=part.box if part.HasField("box") else None)
         left = timer.remaining()
-        answer = await call_within(
-            self._embedder.Embed(embedder_pb2.EmbedRequest(images=[image], top_tags=top_tags), timeout=left), left
-        )
+        question = embedder_pb2.EmbedRequest(images=[image], top_tags=top_tags)
+        try:
+            answer = await call_within(self._embedder.Embed(question, timeout=left), left)
+        except UnavailableError as error:
+            raise named(error, "the embedder", self.embedder_address) from None
         for timing in answer.timings:
             timer.stages[timing.stage] = timing.seconds
         result = answer.results[0]
-        if error := from_status(result.status):
-            raise error
+        if refusal := from_status(result.status):
+            raise refusal
         return _Probe(result.vector, tags=result.tags)
 
     async def _read(
@@ -167,7 +170,9 @@ class SearchEngine:
         try:
             answer = await call_within(stub.Get(question, timeout=timeout), timeout)
         except UnavailableError as error:
-            raise UnavailableError(f"shard {index}, which owns the product, is away: {error.message}") from None
+            raise named(error, f"shard {index}, which owns the product,", self.shards.addresses[index]) from None
+        except NotFoundError:
+            raise _no_collection(collection) from None
         if not answer.points:
             image = f", image {key.image_id!r}" if key.image_id else ""
             raise NotFoundError(f"no product {key.product_id!r}{image} in collection {collection!r}")
@@ -183,7 +188,10 @@ class SearchEngine:
             collection=request.collection, queries=[query], ef=request.ef, exact=request.exact, with_attributes=True
         )
         found = await self.shards.fan_out(lambda stub: stub.Search(question, timeout=budget), budget)
-        found.raise_if_unanswered()
+        try:
+            found.raise_if_unanswered()
+        except NotFoundError:
+            raise _no_collection(request.collection) from None
         covered = len(found.answers) / len(self.shards)
         if covered < request.min_coverage:
             raise UnavailableError(
@@ -191,6 +199,10 @@ class SearchEngine:
             )
         timer.record("index", started)
         return found
+
+
+def _no_collection(name: str) -> NotFoundError:
+    return NotFoundError(f"no collection {name!r}", field="collection")
 
 
 def _check(request: search_pb2.SearchRequest) -> tuple[int, filter_pb2.Filter | None]:

@@ -197,6 +197,8 @@ def from_rpc_error(error: grpc.RpcError) -> VitrineError:
         return decoded
     code = error.code() if hasattr(error, "code") else None
     details = error.details() if hasattr(error, "details") else None
+    if details and "message larger than max" in details:  # gRPC's own refusal does not name the setting
+        details = f"max_message_bytes: {details}"
     return _make(code, details or f"call failed: {code}", (), None)
 
 
