@@ -34,9 +34,10 @@ class Shell:
     def __init__(self, stack):
         self.stack = stack
 
-    async def start(self, *arguments, env=None):
+    async def start(self, *arguments, env=None, launcher=()):
         stack = self.stack
         return await asyncio.create_subprocess_exec(
+            *launcher,
             *(sys.executable, "-m", "vitrine.cli"),
             *("--gateway", stack.gateway, "--embedder", stack.embedder, "--indexers", ",".join(stack.indexers)),
             *map(str, arguments),

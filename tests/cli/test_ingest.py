@@ -111,10 +111,16 @@ async def test_bad_rows_are_listed_and_the_rest_is_stored(shell, shop):
     assert not listed.exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_an_interrupted_run_continues_where_it_stopped(shell, big_shop, number):
+# As a shell starts a job in the background: SIGINT is ignored.
+IN_THE_BACKGROUND = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
+
+
+@pytest.mark.parametrize(
+    ("number", "launcher"), [(signal.SIGINT, ()), (signal.SIGTERM, ()), (signal.SIGTERM, IN_THE_BACKGROUND)]
+)
+async def test_an_interrupted_run_continues_where_it_stopped(shell, big_shop, number, launcher):
     command = ("ingest", big_shop / "products.csv", "--collection", "shop")
-    process = await shell.start(*command)
+    process = await shell.start(*command, launcher=launcher)
     await shell.until_some_stored(process)
     interrupted = await shell.interrupt(process, number)
     assert interrupted.status == 130

@@ -52,7 +52,9 @@ def configure(
 
 def main() -> None:
     """Runs the command; exits with 0, 1 (done, but not everything), 2 (could not), or 130 (interrupted)."""
-    # A job that is told to end cleans up as one that is interrupted.
+    # A job that is told to end cleans up as one that is interrupted; also where it was started in the background, with
+    # SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         app()
