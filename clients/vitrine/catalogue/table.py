@@ -56,6 +56,8 @@ class Table:
             records.close()
         if header is None:
             raise CatalogueError(f"{path} is empty; its first line must name the columns")
+        if not header:
+            raise CatalogueError(f"{path}: the first line is empty; it must name the columns")
         self.columns = [name.strip() for name in header]
         self._check_header(required)
 
@@ -120,7 +122,7 @@ class Table:
         missing = [name for name in required if name not in self.columns]
         if missing:
             message = f"{self.path} has no column {missing[0]!r}; the columns are {there}"
-            if len(self.columns) == 1 and (mark := next((each for each in ";\t|" if each in there), None)):
+            if len(self.columns) == 1 and (mark := next((each for each in ";\t|" if each in self.columns[0]), None)):
                 message += f" (separated by {mark!r}? Fields must be separated by commas)"
             raise CatalogueError(message)
 
