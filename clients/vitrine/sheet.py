@@ -53,10 +53,14 @@ def save_sheet(path: Path, query: Picture, results: Sequence[Picture], footer: s
 
     Raises:
         ValueError: The name ends with no format that Pillow writes.
-        OSError: The file cannot be written.
+        OSError: The file cannot be written, or the sheet is larger than the format can hold.
     """
     check_format(path)
-    draw_sheet(query, results, footer).save(path, quality=90)
+    sheet = draw_sheet(query, results, footer)
+    try:
+        sheet.save(path, quality=90)
+    except ValueError as error:  # what Pillow says where a WebP has more than 16,383 rows
+        raise OSError(f"{path}: a sheet of {sheet.width} x {sheet.height} pixels: {error}") from None
 
 
 def check_format(path: Path) -> None:
