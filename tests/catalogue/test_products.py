@@ -52,7 +52,7 @@ def test_rows_become_images_with_typed_attributes(write, tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_byte_order_marks_line_ends_and_blank_lines(write, encoding, end):
     path = write(HEADER, "A,Sófá,1.5,1,p1.jpg", "", "  ,,,,", "B,椅子,2,1,p2.jpg", encoding=encoding, end=end)
     images, problems = read(path)
@@ -128,6 +128,40 @@ def test_a_declared_type_needs_its_column(write):
         Catalogue(write(HEADER, "A,ok,1,1,p1.jpg"), types={"prise": ColumnType.DOUBLE})
 
 
+def test_a_declared_list_is_split_and_a_declared_string_is_not_a_number(write):
+    path = write(HEADER, "A,red; blue ;,1,1,p1.jpg", "B,,2,1,p2.jpg", "C,green,3,1,p3.jpg")
+    images, problems = read(path, types={"title": ColumnType.LIST, "price": ColumnType.STRING})
+    assert problems == []
+    assert [image.attributes for image in images] == [
+        {"title": ["red", "blue"], "price": "1", "in_stock": 1},
+        {"price": "2", "in_stock": 1},
+        {"title": ["green"], "price": "3", "in_stock": 1},
+    ]
+    assert [(column.name, column.type.value) for column in Catalogue(path).columns] == [
+        ("title", "string"),  # a list is never inferred
+        ("price", "int64"),
+        ("in_stock", "int64"),
+    ]
+
+
+def test_types_are_those_of_the_whole_column_bad_rows_aside(write):
+    # One text far down makes every value text; the code with its zeros stays as it is; a row of the wrong length
+    # says nothing about the columns.
+    lines = [f"P{number},00{number},{number},true,p1.jpg" for number in range(8)]
+    path = write(HEADER, *lines, "Q,0099,on request,false,p2.jpg", "R,word,word,word")
+    images, problems = read(path)
+    assert [(each.row, each.product_id) for each in problems] == [(11, "R")]
+    assert images[0].attributes == {"title": "000", "price": "0", "in_stock": True}
+    assert images[-1].attributes == {"title": "0099", "price": "on request", "in_stock": False}
+
+
+def test_a_line_break_in_quotes_does_not_shift_the_row_numbers(write):
+    path = write(HEADER, 'A,"two', 'lines",1,1,p1.jpg', "B,gone,1,1,gone.jpg")
+    images, problems = read(path)
+    assert [(image.row, image.attributes["title"]) for image in images] == [(2, "two\nlines")]
+    assert [(each.row, each.product_id) for each in problems] == [(3, "B")]  # as a spreadsheet counts, not as an editor
+
+
 def test_image_ids_are_short_unless_that_makes_them_equal(write, tmp_path):
     for folder in ("red", "blue"):
         (tmp_path / folder).mkdir()
@@ -152,11 +186,16 @@ def test_versions_are_the_later_of_file_and_image_unless_given(write, tmp_path):
         (b"", "is empty; its first line must name the columns"),
         (b"product_id,title\nA,x\n", "has no column 'images'; the columns are 'product_id', 'title'$"),
         (b"sku,images\nA,x.jpg\n", "has no column 'product_id'; the columns are 'sku', 'images'$"),
+        (b"\nproduct_id,images\nA,x.jpg\n", "the first line is empty; it must name the columns"),
         (b"product_id;images\nA;x.jpg\n", "separated by ';'\\? Fields must be separated by commas"),
+        (b"product_id\timages\nA\tx.jpg\n", r"separated by '\\t'\? Fields must be separated by commas"),
+        (b"product_id|images\nA|x.jpg\n", r"separated by '\|'\? Fields must be separated by commas"),
         (b"product_id,images,title,title\n", "column 'title' is there twice"),
         (b"product_id,images,\n", "column 3 of 3 has no name"),
         (b"product_id,images,caf\xe9\n", "column 3 is not UTF-8"),
-        ("product_id,images\n".encode("utf-16"), "is UTF-16; save it as CSV in UTF-8"),
+        (b"\xff\xfe" + "product_id,images\n".encode("utf-16-le"), "is UTF-16; save it as CSV in UTF-8"),
+        (b"\xfe\xff" + "product_id,images\n".encode("utf-16-be"), "is UTF-16; save it as CSV in UTF-8"),
+        (b"product_id,images\nA,1.jpg\nB," + b"x" * (2**20 + 1) + b"\n", r"row 3, .* field limit \(1048576\)"),
         (b'product_id,images\nA,1.jpg\nB,"2.jpg\nC,3.jpg\n', "row 3, which starts at line 3, is not CSV"),
         (b'product_id,images\nA,"1.jpg"x\n', "row 2, which starts at line 2, is not CSV"),
     ],

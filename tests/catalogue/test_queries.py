@@ -20,6 +20,13 @@ def test_kinds_are_optional(tmp_path):
     assert [query.kind for query in read_queries(path)] == ["all"]
 
 
+def test_a_row_that_is_not_utf8_names_its_field(tmp_path):
+    path = tmp_path / "queries.csv"
+    path.write_bytes(b"image,product_id\n1.jpg,A\ncaf\xe9.jpg,B\n")
+    with pytest.raises(CatalogueError, match="row 3: image: not UTF-8"):
+        read_queries(path)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

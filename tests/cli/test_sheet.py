@@ -143,6 +143,14 @@ def test_unknown_formats_are_refused(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_sheet_larger_than_its_format_is_refused(tmp_path):
+    results = [Picture(None, "result")] * 280
+    assert sheet_size(len(results))[1] > 16_383  # the most a WebP holds
+    with pytest.raises(OSError, match=r"sheet.webp: a sheet of \d+ x \d+ pixels: .*16383"):
+        save_sheet(tmp_path / "sheet.webp", Picture(None, "query"), results)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_ellipses():
     font = ImageFont.load_default(15)
     assert ellipsise("short", font, 500) == "short"
