@@ -27,6 +27,12 @@ class Ran:
     out: str
     err: str
 
+    def refused(self, message):
+        """Returns whether nothing was done, for this reason, said in one line or as a usage error."""
+        usage = self.err.startswith("Usage: ")
+        in_one_line = self.err.startswith("error: ") and self.err.count("\n") == 1
+        return self.status == 2 and self.out == "" and message in self.err and (usage or in_one_line)
+
 
 class Shell:
     """Runs `vitrine` as a process against one stack."""
@@ -49,6 +55,16 @@ class Shell:
     async def run(self, *arguments, env=None):
         process = await self.start(*arguments, env=env)
         return await self.finish(process)
+
+    async def run_each(self, *commands):
+        """Runs commands that do not get in each other's way, a few at a time; returns what they left, in order."""
+        slots = asyncio.Semaphore(os.cpu_count() or 1)
+
+        async def run(command):
+            async with slots:
+                return await self.run(*command)
+
+        return await asyncio.gather(*map(run, commands))
 
     async def finish(self, process):
         out, err = await asyncio.wait_for(process.communicate(), 120)

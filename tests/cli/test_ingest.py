@@ -158,7 +158,9 @@ async def test_what_cannot_start_says_why_in_one_line(shell, shop):
     (shop / "mine.failed.csv").write_text("somebody's own file\n")
     indexers = shell.stack.indexers
     assert (await shell.run("ingest", file, "--collection", "shop")).status == 0
-    for arguments, message in [
+    # A row of its own that fails, so that there is something to list where nothing can be written.
+    (shop / "gone.csv").write_text("product_id,images\nA,img/gone.png\n")
+    cases = [
         (("ingest", shop / "bad.csv", "-c", "shop"), "has no column 'product_id'; the columns are 'sku', 'images'"),
         (("ingest", shop / "nowhere.csv", "-c", "shop"), "No such file or directory"),
         (("ingest", file, "-c", "Not A Name"), "'Not A Name' must be 1 to 64 of [a-z0-9_-]"),
@@ -169,10 +171,12 @@ async def test_what_cannot_start_says_why_in_one_line(shell, shop):
         (("--indexers", "127.0.0.1:1", "ingest", file, "-c", "shop"), "cannot reach shard 0 at 127.0.0.1:1"),
         (("--indexers", ",".join(reversed(indexers)), "ingest", file, "-c", "shop"), "in shard order"),
         (("--indexers", " , ", "ingest", file, "-c", "shop"), "name at least one shard"),
-    ]:
-        ran = await shell.run(*arguments)
-        assert ran.status == 2, (arguments, ran)
-        assert message in ran.err
-        assert ran.out == ""
+        (
+            ("ingest", shop / "gone.csv", "-c", "shop", "--failed", shop / "no" / "f.csv"),
+            "cannot write the failed rows",
+        ),
+    ]
+    for (arguments, message), ran in zip(cases, await shell.run_each(*(each for each, _ in cases)), strict=True):
+        assert ran.refused(message), (arguments, ran)
     assert (shop / "mine.failed.csv").read_text() == "somebody's own file\n"
     assert len(await shell.points("shop")) == 24
