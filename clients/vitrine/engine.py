@@ -22,6 +22,7 @@ from vitrine.errors import (
 )
 from vitrine.filters import parse, validate
 from vitrine.keys import check_collection_name, check_id, check_key
+from vitrine.limits import MAX_EF, MAX_K, MAX_TAGS
 from vitrine.merge import merge_hits
 from vitrine.naming import named
 from vitrine.shards import FanOut, ShardSet, call_within
@@ -29,10 +30,7 @@ from vitrine.status import gather_status
 from vitrine.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc, filter_pb2, indexer_pb2, search_pb2
 
 DEFAULT_K = 10
-MAX_K = 1_000
 MAX_EXCLUDED = 1_000
-MAX_EF = 10_000
-MAX_TAGS = 100
 
 # What the shards leave of the caller's time for merging and the way back.
 _RESERVED_SHARE = 0.1

@@ -18,11 +18,10 @@ from services.embedder.timings import stage_timings
 from services.runtime.interceptor import Context
 from services.runtime.server import Lifecycle
 from vitrine.errors import InvalidArgumentError, NotFoundError, PreconditionError, VitrineError, to_status
+from vitrine.limits import MAX_TAGS
 from vitrine.shards import ShardSet
 from vitrine.v1 import embedder_pb2, embedder_pb2_grpc
 from vitrine.vectors import to_proto
-
-MAX_TAGS = 100
 
 
 class EmbedderServicer(embedder_pb2_grpc.EmbedderServicer):

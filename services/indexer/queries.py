@@ -11,13 +11,12 @@ from services.indexer.records import read_vector
 from vitrine import filters
 from vitrine.errors import InvalidArgumentError
 from vitrine.keys import check_id
+from vitrine.limits import MAX_EF, MAX_K
 from vitrine.v1 import filter_pb2, indexer_pb2
 from vitrine.vectors import FloatArray
 
 MAX_QUERIES = 1_024
-MAX_K = 1_000
 MAX_EXCLUDED = 10_000
-MAX_EF = 10_000
 
 
 @dataclass(frozen=True, slots=True)
