@@ -50,8 +50,9 @@ protos-publish: $(VENV)/.run ## Makes the present contracts the ones breaking ch
 
 model: $(MODEL) ## Builds the ONNX embedder from its published weights
 
-bench: $(VENV)/.dev $(MODEL) ## Runs the benchmarks
+bench: $(VENV)/.bench $(MODEL) ## Runs the benchmarks
 	$(BIN)/python -m bench.end_to_end
+	$(BIN)/python -m bench.embedder
 
 eval: $(VENV)/.run $(MODEL) ## Search quality on the sample catalogue (CATALOGUE=dir for another)
 	$(BIN)/python -m evaluate $(CATALOGUE)
@@ -79,6 +80,11 @@ $(VENV)/.run: $(STUBS) clients/pyproject.toml $(VENV)/.packages
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 	@echo "setting up $(VENV): test and lint tools"
 	@$(PIP) -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.bench: requirements/bench.txt $(VENV)/.dev
+	@echo "setting up $(VENV): other model servers to compare with, and a plotting library"
+	@$(PIP) -r requirements/bench.txt
 	@touch $@
 
 $(STUBS): $(wildcard protos/vitrine/v1/*.proto) protos/generate.py $(VENV)/.packages
