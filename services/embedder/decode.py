@@ -70,11 +70,12 @@ class Decoder:
         info = inspect(data, self._limits)
         width, height = (info.height, info.width) if swaps_sides(info.orientation) else (info.width, info.height)
         left, top, right, bottom = crop.pixels(width, height)
-        factor = self._resizer.reduction(right - left, bottom - top) if info.format == "jpeg" else 1
+        full_size = right - left, bottom - top
+        factor = self._resizer.reduction(*full_size) if info.format == "jpeg" else 1
         with self._budget.hold(info.width * info.height):
             pixels = upright(_decode(data, info, factor), info.orientation)
             left, top, right, bottom = crop.pixels(pixels.shape[1], pixels.shape[0])
-            return self._resizer(_opaque_rgb(pixels[top:bottom, left:right], info))
+            return self._resizer(_opaque_rgb(pixels[top:bottom, left:right], info), full_size)
 
 
 def _decode(data: bytes, info: ImageInfo, factor: int) -> NDArray[Any]:
