@@ -19,12 +19,12 @@ from services.embedder.batching import Batcher, Inference
 from services.embedder.crop import Crop
 from services.embedder.decode import Decoder, PixelBudget
 from services.embedder.decode_pool import DecodePool
-from services.embedder.gate import Gate
 from services.embedder.model import EmbeddingModel
 from services.embedder.priority import Priority
 from services.embedder.resize import Pixels, Resizer
 from services.embedder.settings import EmbedderSettings
 from services.embedder.timings import Timings
+from services.runtime.gate import Gate
 from vitrine.errors import InternalError, OverloadedError, VitrineError
 from vitrine.v1 import embedder_pb2
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from enum import StrEnum
 from typing import Generic, TypeVar
 
+from services.runtime.fair_queue import FairQueue
 from vitrine.v1 import embedder_pb2
 
 Item = TypeVar("Item")
@@ -30,21 +30,21 @@ _BY_NUMBER: dict[int, Priority] = {
 
 
 class TwoClassQueue(Generic[Item]):
-    """First in, first out within a class; all interactive items before any bulk item. Not thread-safe."""
+    """All interactive items before any bulk item; within a class callers take turns. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._queues: dict[Priority, deque[Item]] = {priority: deque() for priority in Priority}
+        self._queues: dict[Priority, FairQueue[Item]] = {priority: FairQueue() for priority in Priority}
 
     def __len__(self) -> int:
         return sum(map(len, self._queues.values()))
 
-    def push(self, priority: Priority, item: Item) -> None:
-        """Adds an item at the end of its class."""
-        self._queues[priority].append(item)
+    def push(self, priority: Priority, item: Item, caller: str = "") -> None:
+        """Adds an item at the end of its class and caller."""
+        self._queues[priority].push(item, caller)
 
     def pop(self, priority: Priority | None = None) -> Item | None:
-        """Takes the first item of a class, or of both where none is named; None: there is none."""
+        """Takes the next item of a class, or of both where none is named; None: there is none."""
         for each in (priority,) if priority else Priority:
             if self._queues[each]:
-                return self._queues[each].popleft()
+                return self._queues[each].pop()
         return None

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from services.embedder.gate import Gate
+from services.runtime.gate import Gate
 from vitrine.errors import VitrineError
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from services.embedder.gate import Gate
 from services.embedder.headers import FORMATS
 from services.embedder.ingest import Ingestion
 from services.embedder.model import EmbeddingModel
@@ -15,6 +14,7 @@ from services.embedder.pump import first, pump
 from services.embedder.settings import EmbedderSettings
 from services.embedder.tags import top_tags
 from services.embedder.timings import stage_timings
+from services.runtime.gate import Gate
 from services.runtime.interceptor import Context
 from services.runtime.server import Lifecycle
 from vitrine.errors import InvalidArgumentError, NotFoundError, PreconditionError, VitrineError, to_status

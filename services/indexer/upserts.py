@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from services.indexer import metrics
-from services.indexer.flow import Budget
 from services.indexer.records import Put, read_point
 from services.indexer.registry import Registry
 from services.indexer.writer import Written
+from services.runtime.gate import Gate
 from vitrine.errors import InvalidArgumentError, UnavailableError, VitrineError, to_status
 from vitrine.v1 import indexer_pb2
 
@@ -63,7 +63,7 @@ class UpsertStream:
 
     def __init__(self, registry: Registry, max_points: int, draining: asyncio.Event) -> None:
         self._registry = registry
-        self._budget = Budget(max_points)
+        self._budget = Gate(max_points)
         self._draining = draining
         self._collection: str | None = None
         self._pending: asyncio.Queue[_Pending | None] = asyncio.Queue()  # bounded by the budget
@@ -85,7 +85,7 @@ class UpsertStream:
             while (pending := await self._pending.get()) is not None:
                 response = await pending.response()
                 # An ack that nobody reads holds the next one back, and with it the budget.
-                self._budget.release(pending.units)
+                self._budget.leave(pending.units)
                 yield response
             await reader
         finally:
@@ -125,7 +125,7 @@ class UpsertStream:
             )
         collection = self._registry.get(request.collection)
         pending = _Pending(max(1, len(request.items)))
-        await self._budget.acquire(pending.units)
+        await self._budget.enter(pending.units)
         for index, item in enumerate(request.items):
             if index % _CHECKS_AT_A_TIME == _CHECKS_AT_A_TIME - 1:
                 await asyncio.sleep(0)

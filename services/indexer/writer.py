@@ -14,8 +14,8 @@ from typing import Protocol, TypeVar
 import structlog
 
 from services.indexer import metrics
-from services.indexer.flow import Budget
 from services.indexer.records import Put, Remove
+from services.runtime.gate import Gate
 from vitrine.errors import InternalError, NotFoundError, VitrineError
 
 Result = TypeVar("Result")
@@ -59,7 +59,7 @@ class GroupCommitWriter:
         self._window = window
         self._group = group
         self._loop = asyncio.get_running_loop()
-        self._room = Budget(max_queued)
+        self._room = Gate(max_queued)
         self._changed = threading.Condition()
         self._submissions: deque[_Submission] = deque()
         self._errands: deque[Callable[[], None]] = deque()
@@ -81,9 +81,9 @@ class GroupCommitWriter:
     async def submit(self, operations: Sequence[Put | Remove]) -> asyncio.Future[Written]:
         """Queues operations, waiting for room; the future says what became of them, as `write` does."""
         weight = len(operations)
-        await self._room.acquire(weight)
+        await self._room.enter(weight)
         submission = _Submission(operations, self._loop.create_future(), time.perf_counter())
-        submission.answer.add_done_callback(lambda _: self._room.release(weight))
+        submission.answer.add_done_callback(lambda _: self._room.leave(weight))
         with self._changed:
             closed = self._closed
             if not closed:

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from services.embedder.gate import Gate
 from services.embedder.pump import first, pump
+from services.runtime.gate import Gate
 from vitrine.errors import InvalidArgumentError
 from vitrine.v1 import embedder_pb2
 

@@ -1,4 +1,4 @@
-"""Bounded work in flight: budgets, the writer's queue, an Upsert stream whose acks nobody takes."""
+"""Bounded work in flight: the writer's queue, an Upsert stream whose acks nobody takes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import threading
 
 import pytest
 
-from services.indexer.flow import Budget
 from services.indexer.records import Remove
 from services.indexer.upserts import UpsertStream
 from services.indexer.writer import GroupCommitWriter, Written
@@ -20,42 +19,6 @@ async def settle():
     """Lets everything that can go on without a thread do so."""
     for _ in range(50):
         await asyncio.sleep(0)
-
-
-async def test_a_budget_admits_in_turn_and_a_giant_goes_alone():
-    budget = Budget(10)
-    order = []
-
-    async def take(name, units):
-        await budget.acquire(units)
-        order.append(name)
-
-    await take("six", 6)
-    waiting = [asyncio.create_task(take(name, units)) for name, units in (("giant", 50), ("two", 2), ("three", 3))]
-    await settle()
-    assert order == ["six"]  # two would fit, but the giant came first
-    budget.release(6)
-    await settle()
-    assert order == ["six", "giant"]
-    budget.release(50)
-    await asyncio.gather(*waiting)
-    assert order == ["six", "giant", "two", "three"]
-
-
-async def test_a_cancelled_wait_takes_nothing_from_a_budget():
-    budget = Budget(4)
-    await budget.acquire(4)
-    first, second = (asyncio.create_task(budget.acquire(4)) for _ in range(2))
-    await settle()
-    first.cancel()
-    budget.release(4)
-    await asyncio.wait_for(second, 5)
-    third = asyncio.create_task(budget.acquire(1))
-    await settle()
-    budget.release(4)  # grants the third, which is cancelled in the same moment
-    third.cancel()
-    await asyncio.gather(third, return_exceptions=True)
-    await asyncio.wait_for(budget.acquire(4), 5)
 
 
 class GatedSink:
