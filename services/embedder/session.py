@@ -64,15 +64,19 @@ class Session:
         input_name: str,
         embedding_name: str,
         logits_name: str | None,
+        spinning: bool = False,
     ) -> None:
         """Loads a graph.
+
+        `intra_op_threads` share one batch on the CPU; 1: each caller of `run` computes on its own thread. `spinning`
+        lets them wait busily for each other within a run: quicker where cores are to spare, and only there.
 
         Raises:
             StartError: The provider is not there or was silently replaced, or the graph is not what was promised.
         """
         self._names = [embedding_name, *([logits_name] if logits_name else [])]
         self._input = input_name
-        self._session = _create(model, provider, intra_op_threads)
+        self._session = _create(model, provider, _session_options(intra_op_threads, spinning))
         self.provider: str = self._session.get_providers()[0]
         inputs = {each.name: each for each in self._session.get_inputs()}
         outputs = {each.name for each in self._session.get_outputs()}
@@ -86,12 +90,24 @@ class Session:
             raise StartError(f"{model}: input {input_name} is {inputs[input_name].type}, must be tensor(uint8)")
 
     def run(self, pixels: NDArray[np.uint8]) -> Outputs:
-        """Runs one batch of uint8 [n, height, width, 3]."""
+        """Runs one batch of uint8 [n, height, width, 3]; on the CPU any number of threads may call it at once."""
         embeddings, *logits = self._session.run(self._names, {self._input: pixels})
         return Outputs(embeddings, logits[0] if logits else None)
 
 
-def _create(model: Path, provider: Provider, intra_op_threads: int) -> Any:
+def _session_options(intra_op_threads: int, spinning: bool) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = intra_op_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    if spinning:
+        # Between runs idle threads sleep: they would take the cores that decode the next pictures.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _create(model: Path, provider: Provider, session_options: Any) -> Any:
     name, options = provider
     available: Sequence[str] = ort.get_available_providers()
     if name not in available:
@@ -99,12 +115,6 @@ def _create(model: Path, provider: Provider, intra_op_threads: int) -> Any:
             f"provider {name} is not in this build of ONNX Runtime, which has {', '.join(available)}; "
             "install requirements/gpu.txt (GPU=1 make run) or set VITRINE_EMBEDDER_PROVIDER=cpu"
         )
-    session_options = ort.SessionOptions()
-    session_options.intra_op_num_threads = intra_op_threads
-    session_options.inter_op_num_threads = 1
-    session_options.log_severity_level = _ERRORS_ONLY
-    # Threads that spin while they wait take the cores that decode the next pictures.
-    session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = ort.InferenceSession(str(model), session_options, providers=[(name, options)])
     except Exception as error:  # its exceptions share no base class
