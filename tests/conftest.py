@@ -23,13 +23,25 @@ def lite_model():
     return MODEL_DIR
 
 
+SET_LAYOUT = {
+    "VITRINE_EMBEDDER_LANES": "2",
+    "VITRINE_EMBEDDER_INTRA_OP_THREADS": "1",
+    "VITRINE_EMBEDDER_MAX_BATCH": "1",
+}
+"""Settings with which an embedder has nothing to measure at start."""
+
+
 @pytest.fixture
 def make_stack(tmp_path, tiny_model):
     """Builds stacks that keep their data under the test's directory; the test starts and stops them."""
 
     def make(*, name="stack", shards=2, model_dir=tiny_model, environment=None):
         return Stack(
-            tmp_path / name, shards=shards, ports=Ports.free(shards), model_dir=model_dir, environment=environment
+            tmp_path / name,
+            shards=shards,
+            ports=Ports.free(shards),
+            model_dir=model_dir,
+            environment=SET_LAYOUT | (environment or {}),
         )
 
     yield make

@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
+from vitrine.callers import CLIENT_HEADER, check_caller
 from vitrine.channels import open_channel
 from vitrine.engine import SearchEngine
 from vitrine.errors import InvalidArgumentError
@@ -34,18 +35,21 @@ class _Backend(Protocol):
 class _Gateway:
     """The gateway service, as a backend."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, caller: str) -> None:
+        self._metadata = ((CLIENT_HEADER, check_caller(caller)),) if caller else ()
         self._channel = open_channel(address)
         self._stub: search_pb2_grpc.VisualSearchAsyncStub = search_pb2_grpc.VisualSearchStub(self._channel)
 
     async def search(self, request: search_pb2.SearchRequest, timeout: float) -> search_pb2.SearchResponse:
-        return await call_within(self._stub.Search(request, timeout=timeout), timeout)
+        return await call_within(self._stub.Search(request, timeout=timeout, metadata=self._metadata), timeout)
 
     async def get(self, request: search_pb2.GetRequest, timeout: float) -> search_pb2.GetResponse:
-        return await call_within(self._stub.Get(request, timeout=timeout), timeout)
+        return await call_within(self._stub.Get(request, timeout=timeout, metadata=self._metadata), timeout)
 
     async def status(self, timeout: float) -> search_pb2.GetStatusResponse:
-        return await call_within(self._stub.GetStatus(search_pb2.GetStatusRequest(), timeout=timeout), timeout)
+        return await call_within(
+            self._stub.GetStatus(search_pb2.GetStatusRequest(), timeout=timeout, metadata=self._metadata), timeout
+        )
 
     async def close(self) -> None:
         await self._channel.close()
@@ -57,9 +61,13 @@ class AsyncVitrine:
     Every method raises `vitrine.errors.VitrineError`, in the kind that fits.
     """
 
-    def __init__(self, gateway: str = DEFAULT_GATEWAY) -> None:
-        """Talks to the gateway at `host:port`."""
-        self._backend: _Backend = _Gateway(gateway)
+    def __init__(self, gateway: str = DEFAULT_GATEWAY, *, caller: str = "") -> None:
+        """Talks to the gateway at `host:port`; `caller` says who you are, for a fair share under load.
+
+        Raises:
+            InvalidArgumentError: `caller` is not a name (`vitrine.callers`).
+        """
+        self._backend: _Backend = _Gateway(gateway, caller)
 
     @classmethod
     def direct(cls, embedder: str, shards: Sequence[str]) -> Self:

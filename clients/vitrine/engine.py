@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from vitrine.callers import caller_metadata
 from vitrine.channels import open_channel
 from vitrine.errors import (
     InvalidArgumentError,
@@ -150,7 +151,7 @@ class SearchEngine:
         left = timer.remaining()
         question = embedder_pb2.EmbedRequest(images=[image], top_tags=top_tags)
         try:
-            answer = await call_within(self._embedder.Embed(question, timeout=left), left)
+            answer = await call_within(self._embedder.Embed(question, timeout=left, metadata=caller_metadata()), left)
         except UnavailableError as error:
             raise named(error, "the embedder", self.embedder_address) from None
         for timing in answer.timings:

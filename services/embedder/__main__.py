@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 
 import grpc
+import structlog
 
-from services.embedder.model import EmbeddingModel
-from services.embedder.pipeline import Pipeline
+from services.embedder.health import HealthMonitor
+from services.embedder.memory import keep_freed_memory
+from services.embedder.registry import ModelRegistry
 from services.embedder.service import EmbedderServicer
 from services.embedder.settings import EmbedderSettings
 from services.runtime.server import Lifecycle, run
 from vitrine.shards import ShardSet
 from vitrine.v1 import embedder_pb2_grpc
+
+log = structlog.get_logger()
+
+# What `reload` takes; everything else is read at start only.
+_RELOADED = frozenset({"model_dirs"})
 
 
 class Embedder:
@@ -22,28 +29,40 @@ class Embedder:
 
     def __init__(self, settings: EmbedderSettings) -> None:
         self._settings = settings
-        self._pipeline: Pipeline | None = None
-        self._running: asyncio.Task[None] | None = None
+        self.registry: ModelRegistry | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._shards: ShardSet | None = None
 
     async def start(self, server: grpc.aio.Server, lifecycle: Lifecycle) -> None:
-        """Loads and warms the model, opens the channels to the shards (they connect when used), and registers."""
-        model = await asyncio.to_thread(EmbeddingModel, self._settings)
-        await asyncio.to_thread(model.warm_up)
-        self._pipeline = Pipeline(model, self._settings)
-        self._running = asyncio.create_task(self._pipeline.run())
+        """Loads and warms the models, opens the channels to the shards (they connect when used), and registers."""
+        keep_freed_memory()
+        self.registry = ModelRegistry(self._settings, lifecycle.draining)
+        await self.registry.load(self._settings.model_dirs)
+        monitor = HealthMonitor(self.registry, self._settings.canary_seconds, lifecycle.report_health)
+        self._watching = asyncio.create_task(monitor.run())
         if self._settings.indexers:
             self._shards = ShardSet(self._settings.indexers)
-        servicer = EmbedderServicer(self._pipeline, model, self._settings, lifecycle, self._shards)
+        servicer = EmbedderServicer(self.registry, self._settings, self._shards)
         embedder_pb2_grpc.add_EmbedderServicer_to_server(servicer, server)
 
+    async def reload(self, settings: EmbedderSettings) -> None:
+        """Adds and removes models as `model_dirs` says; what else changed waits for a restart, and is logged."""
+        assert self.registry is not None
+        changed = {
+            name
+            for name in EmbedderSettings.model_fields
+            if name not in _RELOADED and getattr(settings, name) != getattr(self._settings, name)
+        }
+        if changed:
+            log.warning("needs a restart to take effect", settings=sorted(changed))
+        await self.registry.load(settings.model_dirs)
+
     async def stop(self) -> None:
-        """Ends the batcher, the threads and the channels."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
-        if self._pipeline is not None:
-            await asyncio.to_thread(self._pipeline.close)
+        """Ends the models, the threads and the channels."""
+        if self._watching is not None:
+            self._watching.cancel()
+        if self.registry is not None:
+            await self.registry.close()
         if self._shards is not None:
             await self._shards.close()
 

@@ -1,4 +1,4 @@
-"""Threads that decode; interactive pictures overtake bulk ones."""
+"""Threads that decode; interactive pictures overtake bulk ones, and callers take turns."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Result = TypeVar("Result")
 
 
 class DecodePool(Generic[Result]):
-    """A thread pool with two classes. What waits is bounded by whoever submits (`services.embedder.gate`)."""
+    """A thread pool with two classes. What waits is bounded by whoever submits (`services.runtime.gate`)."""
 
     def __init__(self, threads: int) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._queue: TwoClassQueue[tuple[Callable[[], Result], Future[Result]]] = TwoClassQueue()
         self._lock = threading.Lock()
 
-    async def run(self, job: Callable[[], Result], priority: Priority) -> Result:
+    async def run(self, job: Callable[[], Result], priority: Priority, caller: str = "") -> Result:
         """Runs a job in a thread; one that is cancelled before its turn does not run."""
         future: Future[Result] = Future()
         with self._lock:
-            self._queue.push(priority, (job, future))
+            self._queue.push(priority, (job, future), caller)
         self._threads.submit(self._run_first)
         return await asyncio.wrap_future(future)
 

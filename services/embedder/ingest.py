@@ -13,12 +13,13 @@ import structlog
 
 from services.embedder import metrics
 from services.embedder.collection import prepare_collection
-from services.embedder.model import EmbeddingModel
-from services.embedder.pipeline import Embedded, Pipeline
+from services.embedder.pipeline import Caller, Embedded, Pipeline
 from services.embedder.priority import Priority
+from services.embedder.registry import Served
 from services.embedder.settings import EmbedderSettings
 from services.embedder.shard_writer import ShardWriter
 from services.embedder.timings import stage_timings
+from vitrine.callers import current_caller
 from vitrine.errors import InternalError, VitrineError, to_status
 from vitrine.keys import check_collection_name, check_key
 from vitrine.sharding import shard_of
@@ -40,6 +41,7 @@ class Ingestion:
         self._pipeline = pipeline
         self._fingerprint = fingerprint
         self._writers = writers
+        self._caller = Caller(Priority.BULK, current_caller())
         self._in_order: dict[tuple[str, str], asyncio.Event] = {}
 
     @classmethod
@@ -47,8 +49,7 @@ class Ingestion:
     async def open(
         cls,
         start: embedder_pb2.IngestStart,
-        pipeline: Pipeline,
-        model: EmbeddingModel,
+        served: Served,
         shards: ShardSet,
         settings: EmbedderSettings,
     ) -> AsyncIterator[Self]:
@@ -62,7 +63,7 @@ class Ingestion:
         await prepare_collection(
             shards,
             start.collection,
-            model.card,
+            served.model.card,
             create_if_missing=start.create_if_missing,
             timeout=settings.shard_timeout_seconds,
         )
@@ -72,7 +73,7 @@ class Ingestion:
         ]
         running = [asyncio.create_task(writer.run()) for writer in writers]
         try:
-            yield cls(pipeline, model.card.fingerprint, writers)
+            yield cls(served.pipeline, served.model.card.fingerprint, writers)
             for writer in writers:
                 writer.finish()
             await asyncio.wait(running, timeout=_FINISH_SECONDS)
@@ -124,8 +125,8 @@ class Ingestion:
         response.generation = result.generation
 
     async def _embed(self, image: embedder_pb2.ImageInput) -> Embedded:
-        async with self._pipeline.admit(1, len(image.data), Priority.BULK):
-            return await self._pipeline.embed(image, Priority.BULK)
+        async with self._pipeline.admit(1, len(image.data), self._caller):
+            return await self._pipeline.embed(image, self._caller)
 
     def _writer(self, key: common_pb2.PointKey) -> ShardWriter:
         return self._writers[shard_of(key.product_id, len(self._writers))]

@@ -6,8 +6,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24)
 
-QUEUE_ITEMS = Gauge("vitrine_embedder_queue_items", "Images held, from arrival to vector.", ("priority",))
-QUEUE_BYTES = Gauge("vitrine_embedder_queue_bytes", "Bytes of the images held.", ("priority",))
+QUEUE_ITEMS = Gauge("vitrine_embedder_queue_items", "Images held, from arrival to vector.", ("model", "priority"))
+QUEUE_BYTES = Gauge("vitrine_embedder_queue_bytes", "Bytes of the images held.", ("model", "priority"))
 ADMISSION_SECONDS = Histogram(
     "vitrine_embedder_admission_seconds", "Wait for room in the queue.", ("priority",), buckets=_SECONDS
 )
@@ -20,13 +20,23 @@ STAGE_SECONDS = Histogram(
 BATCH_IMAGES = Histogram(
     "vitrine_embedder_batch_images",
     "Images in a batch, padding not counted.",
+    ("model",),
     buckets=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024),
 )
-PADDING = Counter("vitrine_embedder_padding_images", "Empty places in batches.")
+PADDING = Counter("vitrine_embedder_padding_images", "Empty places in batches.", ("model",))
+BATCHES = Counter("vitrine_embedder_batches", "Batches run, by result.", ("model", "result"))
+BUSY_LANES = Gauge("vitrine_embedder_busy_lanes", "Batches running now.", ("model",))
+LANES = Gauge("vitrine_embedder_lanes", "Batches that may run side by side.", ("model",))
+HEALTHY = Gauge("vitrine_embedder_model_healthy", "1 while batches, or canaries when idle, go through.", ("model",))
+CANARIES = Counter("vitrine_embedder_canaries", "Canary batches sent while idle, by result.", ("model", "result"))
 IMAGES = Counter("vitrine_embedder_images", "Images answered, by status code.", ("priority", "code"))
-DROPPED = Counter("vitrine_embedder_dropped", "Images dropped before the model, by reason.", ("priority", "reason"))
+DROPPED = Counter(
+    "vitrine_embedder_dropped", "Images dropped before the model, by reason.", ("model", "priority", "reason")
+)
 INGESTED = Counter("vitrine_embedder_ingest_items", "Items answered by Ingest, by status code.", ("code",))
 SHARD_BREAKS = Counter("vitrine_embedder_shard_breaks", "Upsert streams that broke with points pending.")
 MODEL = Gauge(
-    "vitrine_embedder_model_info", "1; what is served, and on what.", ("name", "version", "fingerprint", "provider")
+    "vitrine_embedder_model_info",
+    "1; what is served, and on what.",
+    ("name", "version", "fingerprint", "provider", "device", "precision"),
 )

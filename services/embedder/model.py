@@ -1,63 +1,89 @@
-"""The model that is served: its card, its session, its labels."""
+"""One model that is served: its card, its sessions, how it uses the device."""
 
 from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
 from models.card import CardError, load_card
-from services.embedder import metrics
-from services.embedder.batching import batch_sizes
-from services.embedder.session import Outputs, Session, cpu_provider, cuda_provider
-from services.embedder.settings import EmbedderSettings
+from services.embedder.batching import Batching, batch_sizes
+from services.embedder.layout import Layout, candidates, compare, fastest, measure
+from services.embedder.session import Outputs, Session, chosen_provider
+from services.embedder.settings import EmbedderSettings, Precision
 from services.runtime.server import StartError
 
 log = structlog.get_logger()
 
 # The card promises rows of norm 1; float32 sums of a few thousand squares stay well inside.
 _NORM_TOLERANCE = 1e-3
+_GPU_MAX_BATCH = 32
+# A lighter precision or a second session must be clearly faster to be used.
+_WORTH_IT = 1.1
 
 
 class EmbeddingModel:
-    """One verified model on one execution provider."""
+    """One verified model on one execution provider, laid out over the cores; `run` may be called from every lane."""
 
-    def __init__(self, settings: EmbedderSettings) -> None:
-        """Loads and verifies a model folder.
+    def __init__(self, folder: Path, settings: EmbedderSettings) -> None:
+        """Loads and verifies a model folder; call `warm_up` before the first `run`.
 
         Raises:
             StartError: The folder is damaged or contradicts itself, or the provider cannot be had.
         """
-        folder = settings.model_dir
+        self.folder = folder
+        self._settings = settings
         try:
             self.card = load_card(folder)
             self.card.verify(folder)
             self.labels = self.card.labels(folder)
         except CardError as error:
-            raise StartError(f"model_dir {folder}: {error}") from error
-        outputs = self.card.outputs
-        self.sizes = batch_sizes(settings.resolved_max_batch)
-        self._session = Session(
-            folder / self.card.model.file,
-            cuda_provider(settings.device_id, settings.gpu_mem_limit_bytes)
-            if settings.provider == "cuda"
-            else cpu_provider(),
-            settings.resolved_intra_op_threads,
-            input_name=self.card.input.tensor,
-            embedding_name=outputs.embedding.tensor,
-            logits_name=outputs.logits.tensor if outputs.logits else None,
-        )
+            raise StartError(f"model_dirs: {folder}: {error}") from error
+        self.precision = self._choose_precision()
+        self.layout = self._choose_layout()
+        self._session = self._open(self.precision, self.layout.threads)
+        self._alone = self._open_for_one_alone()
         self.provider = self._session.provider
-        metrics.MODEL.labels(self.card.name, self.card.version, self.card.fingerprint, self.provider).set(1)
+
+    @property
+    def name(self) -> str:
+        """name@version: what tells models served side by side apart."""
+        return f"{self.card.name}@{self.card.version}"
+
+    @property
+    def device(self) -> str:
+        """Where it runs, for metrics: `cpu`, or the GPU's number."""
+        return "cpu" if self._settings.provider == "cpu" else f"gpu{self._settings.device_id}"
+
+    def is_current(self) -> bool:
+        """Whether the folder still holds the model that was loaded."""
+        try:
+            return load_card(self.folder) == self.card
+        except CardError:
+            return False
 
     @property
     def dim(self) -> int:
         """Elements of a vector."""
         return self.card.outputs.embedding.dim
 
-    def run(self, pixels: NDArray[np.uint8]) -> Outputs:
-        """Embeds uint8 RGB [n, height, width, 3]; blocks, without the GIL."""
-        return self._session.run(pixels)
+    @cached_property
+    def batching(self) -> Batching:
+        """How batches for this model are formed."""
+        return Batching(batch_sizes(self.layout.max_batch), self.layout.lanes, self._settings.batch_wait_seconds)
+
+    @property
+    def lone_threads(self) -> int:
+        """Threads that an image gets that is alone in the house."""
+        return _cores() if self._alone else self.layout.threads
+
+    def run(self, pixels: NDArray[np.uint8], alone: bool = False) -> Outputs:
+        """Embeds uint8 RGB [n, height, width, 3]; blocks, without the GIL. `alone`: no other batch is near."""
+        return (self._alone if alone and self._alone else self._session).run(pixels)
 
     def warm_up(self) -> None:
         """Runs every batch size once, so that no caller pays for a first time, and checks what comes back.
@@ -65,19 +91,95 @@ class EmbeddingModel:
         Raises:
             StartError: The graph does not run, or its outputs are not what the card promises.
         """
-        random = np.random.default_rng(0)
+        for size in self.batching.sizes:
+            self._check(self._try(self._session, size), size)
+        if self._alone:
+            self._check(self._try(self._alone, 1), 1)
+        log.info(
+            "model warmed",
+            model=self.name,
+            provider=self.provider,
+            precision=self.precision,
+            lanes=self.layout.lanes,
+            threads=self.layout.threads,
+            lone_threads=self.lone_threads,
+            batch_sizes=self.batching.sizes,
+        )
+
+    def _open(self, precision: Precision, threads: int, spinning: bool = False) -> Session:
+        outputs = self.card.outputs
+        try:
+            file = (
+                self.folder
+                / (self.card.file_for(precision.value) if hasattr(self.card, "file_for") else self.card.model).file
+            )
+        except CardError as error:
+            raise StartError(f"precision: {error}") from error
+        return Session(
+            file,
+            chosen_provider(self._settings),
+            threads,
+            spinning=spinning,
+            batch_sizes=batch_sizes(self._settings.max_batch or _GPU_MAX_BATCH),
+            input_name=self.card.input.tensor,
+            embedding_name=outputs.embedding.tensor,
+            logits_name=outputs.logits.tensor if outputs.logits else None,
+        )
+
+    def _choose_precision(self) -> Precision:
+        """Takes int8 on a CPU where the model has it and it is faster here, unless the setting says what to take."""
+        wanted = self._settings.precision
+        if wanted is not Precision.AUTO:
+            return wanted
+        if self._settings.provider != "cpu" or Precision.INT8.value not in getattr(self.card, "variants", {}):
+            return Precision.FP32
+        sessions = {each: self._open(each, threads=1) for each in (Precision.FP32, Precision.INT8)}
+        rates = compare(sessions, lambda each: self._rate(sessions[each], Layout(1, 1, 1)))
+        faster = rates[Precision.INT8] / rates[Precision.FP32]
+        log.info("precision measured", model=self.name, int8_over_fp32=round(faster, 2))
+        return Precision.INT8 if faster >= _WORTH_IT else Precision.FP32
+
+    def _choose_layout(self) -> Layout:
+        """Measures what the settings leave open; a GPU has one lane, and its own parallelism."""
+        settings = self._settings
+        if settings.provider != "cpu":
+            return Layout(1, settings.intra_op_threads or 1, settings.max_batch or _GPU_MAX_BATCH)
+        layouts = list(candidates(_cores(), settings.lanes, settings.intra_op_threads, settings.max_batch))
+        if len(layouts) == 1:
+            return layouts[0]
+        sessions = {layout.threads: self._open(self.precision, layout.threads) for layout in layouts}
+        rates = compare(layouts, lambda layout: self._rate(sessions[layout.threads], layout))
+        log.info(
+            "layouts measured",
+            model=self.name,
+            images_per_second={
+                f"{lanes}x{threads}, batch {n}": round(rates[Layout(lanes, threads, n)]) for lanes, threads, n in rates
+            },
+        )
+        return fastest(rates)
+
+    def _open_for_one_alone(self) -> Session | None:
+        """Returns a session over all cores for an image that finds everything idle, where that is faster."""
+        if self._settings.provider != "cpu" or self._settings.intra_op_threads or self.layout.threads >= _cores():
+            return None
+        wide = self._open(self.precision, _cores(), spinning=True)
+        rates = compare((wide, self._session), lambda session: self._rate(session, Layout(1, 1, 1)))
+        return wide if rates[wide] >= _WORTH_IT * rates[self._session] else None
+
+    def _rate(self, session: Session, layout: Layout) -> float:
+        return measure(layout, lambda size: self._try(session, size))
+
+    def _try(self, session: Session, size: int) -> Outputs:
         side = self.card.input
-        for size in self.sizes:
-            pixels = random.integers(0, 256, (size, side.height, side.width, 3), dtype=np.uint8)
-            try:
-                outputs = self.run(pixels)
-            except Exception as error:  # ONNX Runtime's exceptions share no base class
-                raise StartError(f"model {self.card.name} fails on a batch of {size}: {error}") from error
-            self._check(outputs, size)
-        log.info("model warmed", model=self.card.name, provider=self.provider, batch_sizes=self.sizes)
+        random = np.random.default_rng(0)
+        pixels = random.integers(0, 256, (size, side.height, side.width, 3), dtype=np.uint8)
+        try:
+            return session.run(pixels)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise StartError(f"model {self.name} fails on a batch of {size}: {error}") from error
 
     def _check(self, outputs: Outputs, size: int) -> None:
-        name, promised = self.card.name, self.card.outputs
+        name, promised = self.name, self.card.outputs
         if outputs.embeddings.shape != (size, self.dim):
             raise StartError(
                 f"model {name}: embeddings are {outputs.embeddings.shape}, the card says {(size, self.dim)}"
@@ -87,3 +189,7 @@ class EmbeddingModel:
             raise StartError(f"model {name}: embeddings have norms {norms.min():g} to {norms.max():g}, must be 1")
         if promised.logits and (outputs.logits is None or outputs.logits.shape != (size, promised.logits.classes)):
             raise StartError(f"model {name}: the logits are not {(size, promised.logits.classes)}")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

@@ -1,9 +1,8 @@
-"""The way of one image: admission, decoding, batching, model."""
+"""The way of one image through one model: admission, decoding, batching, inference."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,26 +10,39 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from services.embedder import metrics
 from services.embedder.batching import Batcher, Inference
 from services.embedder.crop import Crop
-from services.embedder.decode import Decoder, PixelBudget
-from services.embedder.decode_pool import DecodePool
+from services.embedder.decoding import Decoding
 from services.embedder.model import EmbeddingModel
 from services.embedder.priority import Priority
-from services.embedder.resize import Pixels, Resizer
+from services.embedder.resize import Resizer
+from services.embedder.session import Outputs
 from services.embedder.settings import EmbedderSettings
 from services.embedder.timings import Timings
 from services.runtime.gate import Gate
-from vitrine.errors import InternalError, OverloadedError, VitrineError
+from vitrine.errors import DeadlineError, OverloadedError, VitrineError
 from vitrine.v1 import embedder_pb2
 
-log = structlog.get_logger()
-
 _RETRY_AFTER_SECONDS = (0.05, 5.0)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """On whose behalf images are embedded."""
+
+    priority: Priority
+    name: str = ""
+    """Who it is, for fairness; empty: did not say."""
+    deadline: float | None = None
+    """In `time.monotonic()`'s terms."""
+
+    @classmethod
+    def with_time_left(cls, priority: Priority, name: str, seconds: float | None) -> Caller:
+        """Makes one whose deadline is so many seconds away; None: there is none."""
+        return cls(priority, name, None if seconds is None else time.monotonic() + seconds)
 
 
 @dataclass
@@ -46,33 +58,28 @@ class Embedded:
     error: VitrineError | None = None
 
 
-@dataclass
-class _Decoded:
-    content_hash: bytes
-    seconds: float
-    pixels: Pixels | None = None
-    error: VitrineError | None = None
-
-
 class Pipeline:
     """Embeds images with one model, within the queue bounds of the settings."""
 
-    def __init__(self, model: EmbeddingModel, settings: EmbedderSettings) -> None:
-        self._limits = settings.image_limits
+    def __init__(self, model: EmbeddingModel, settings: EmbedderSettings, decoding: Decoding) -> None:
+        self._model = model
+        self._decoding = decoding
         resizer = Resizer(model.card)
+        self._decoder = decoding.decoder(resizer)
         self._input_bytes = resizer.height * resizer.width * 3
-        self._decode = Decoder(self._limits, resizer, PixelBudget(settings.max_inflight_pixels))
-        self._decoders: DecodePool[_Decoded] = DecodePool(settings.resolved_decode_threads)
-        self._device = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self.batcher = Batcher(
-            lambda pixels: asyncio.get_running_loop().run_in_executor(self._device, model.run, pixels), model.sizes
-        )
-        self._gates = {
-            Priority.INTERACTIVE: _gate(
-                Priority.INTERACTIVE, settings.interactive_queue_items, settings.interactive_queue_bytes
-            ),
-            Priority.BULK: _gate(Priority.BULK, settings.bulk_queue_items, settings.bulk_queue_bytes),
+        self._lanes = ThreadPoolExecutor(model.layout.lanes, thread_name_prefix="model")
+        self.batcher = Batcher(self._run_batch, model.batching, model.name)
+        bounds = {
+            Priority.INTERACTIVE: (settings.interactive_queue_items, settings.interactive_queue_bytes),
+            Priority.BULK: (settings.bulk_queue_items, settings.bulk_queue_bytes),
         }
+        self._gates = {priority: _gate(model.name, priority, *each) for priority, each in bounds.items()}
+        metrics.LANES.labels(model.name).set(model.layout.lanes)
+
+    @property
+    def held(self) -> int:
+        """Images held, in both classes together."""
+        return sum(gate.items for gate in self._gates.values())
 
     async def run(self) -> None:
         """Serves until cancelled."""
@@ -80,90 +87,83 @@ class Pipeline:
 
     def close(self) -> None:
         """Ends the threads."""
-        self._decoders.close()
-        self._device.shutdown()
+        self._lanes.shutdown()
 
     @asynccontextmanager
-    async def admit(self, images: int, size: int, priority: Priority) -> AsyncIterator[None]:
+    async def admit(self, images: int, size: int, caller: Caller) -> AsyncIterator[None]:
         """Holds room for images of `size` bytes in all: bulk work waits for it, interactive work does not.
 
         Raises:
             OverloadedError: The interactive queue is full.
         """
-        gate = self._gates[priority]
+        gate = self._gates[caller.priority]
         size += images * self._input_bytes
-        if priority is Priority.BULK:
+        if caller.priority is Priority.BULK:
             began = time.perf_counter()
-            await gate.enter(images, size)
-            metrics.ADMISSION_SECONDS.labels(priority).observe(time.perf_counter() - began)
-        elif not gate.try_enter(images, size):
-            metrics.DROPPED.labels(priority, "queue_full").inc(images)
-            raise self._overloaded(gate)
+            await gate.enter(images, size, caller.name)
+            metrics.ADMISSION_SECONDS.labels(caller.priority).observe(time.perf_counter() - began)
+        elif not gate.try_enter(images, size, caller.name):
+            metrics.DROPPED.labels(self._model.name, caller.priority, "queue_full").inc(images)
+            raise self._overloaded(gate, caller.name)
         try:
             yield
         finally:
-            gate.leave(images, size)
+            gate.leave(images, size, caller.name)
 
-    async def embed(
-        self, image: embedder_pb2.ImageInput, priority: Priority, time_left: float | None = None
-    ) -> Embedded:
+    async def embed(self, image: embedder_pb2.ImageInput, caller: Caller) -> Embedded:
         """Embeds one admitted image; whatever is wrong with it is in the answer."""
+        embedded = Embedded(b"", Timings())
         try:
-            embedded = await self._embed(image, priority, time_left)
-        except VitrineError as error:  # refused unread
-            embedded = Embedded(b"", Timings(), error=error)
-        code = embedded.error.code.name if embedded.error else "OK"
-        metrics.IMAGES.labels(priority, code).inc()
-        return embedded
-
-    async def _embed(self, image: embedder_pb2.ImageInput, priority: Priority, time_left: float | None) -> Embedded:
-        arrived = time.monotonic()
-        self._limits.check_bytes(len(image.data))
-        crop = Crop.from_box(image.box) if image.HasField("box") else Crop()
-        decoded = await self._decoders.run(lambda: self._decode_one(image.data, crop), priority)
-        waited = time.monotonic() - arrived - decoded.seconds
-        embedded = Embedded(decoded.content_hash, Timings(decoded.seconds, waited), error=decoded.error)
-        metrics.STAGE_SECONDS.labels("decode", priority).observe(decoded.seconds)
-        if decoded.pixels is None:
-            return embedded
-        deadline = None if time_left is None else arrived + time_left
-        try:
-            inference: Inference = await self.batcher.submit(decoded.pixels, priority, deadline)
+            self._decoding.limits.check_bytes(len(image.data))
+            crop = Crop.from_box(image.box) if image.HasField("box") else Crop()
+            embedded.content_hash = await self._decoding.content_hash(image.data, caller.priority, caller.name)
+            await self._embed(image.data, crop, caller, embedded)
         except VitrineError as error:
             embedded.error = error
-            return embedded
-        embedded.embedding, embedded.logits = inference.embedding, inference.logits
-        embedded.timings.queue += inference.queue_seconds
-        embedded.timings.model = inference.model_seconds
-        metrics.STAGE_SECONDS.labels("queue", priority).observe(embedded.timings.queue)
-        metrics.STAGE_SECONDS.labels("model", priority).observe(inference.model_seconds)
+        code = embedded.error.code.name if embedded.error else "OK"
+        metrics.IMAGES.labels(caller.priority, code).inc()
         return embedded
 
-    def _decode_one(self, data: bytes, crop: Crop) -> _Decoded:
-        began = time.perf_counter()
-        decoded = _Decoded(hashlib.sha256(data).digest(), 0.0)
-        try:
-            decoded.pixels = self._decode(data, crop)
-        except VitrineError as error:
-            decoded.error = error
-        except Exception:  # a defect, yet one picture's: its neighbours are answered
-            log.exception("decoding failed")
-            decoded.error = InternalError("decoding failed")
-        decoded.seconds = time.perf_counter() - began
-        return decoded
+    async def _embed(self, data: bytes, crop: Crop, caller: Caller, embedded: Embedded) -> None:
+        priority, timings = caller.priority, embedded.timings
+        arrived = time.monotonic()
+        decoded = await self._decoding.decode(self._decoder, data, crop, priority, caller.deadline, caller.name)
+        timings.decode = decoded.seconds
+        timings.queue = time.monotonic() - arrived - decoded.seconds
+        if decoded.pixels is None:
+            assert decoded.error is not None
+            if isinstance(decoded.error, DeadlineError):
+                metrics.DROPPED.labels(self._model.name, priority, "expired").inc()
+            raise decoded.error
+        metrics.STAGE_SECONDS.labels("decode", priority).observe(timings.decode)
+        inference: Inference = await self.batcher.submit(decoded.pixels, priority, caller.deadline, caller.name)
+        timings.queue += inference.queue_seconds
+        timings.model = inference.model_seconds
+        metrics.STAGE_SECONDS.labels("queue", priority).observe(timings.queue)
+        metrics.STAGE_SECONDS.labels("model", priority).observe(timings.model)
+        embedded.embedding, embedded.logits = inference.embedding, inference.logits
 
-    def _overloaded(self, gate: Gate) -> OverloadedError:
+    def _run_batch(self, pixels: NDArray[np.uint8]) -> asyncio.Future[Outputs]:
+        alone = self.held <= len(pixels)  # nothing else is being decoded, waits, or runs
+        return asyncio.get_running_loop().run_in_executor(self._lanes, self._model.run, pixels, alone)
+
+    def _overloaded(self, gate: Gate, caller: str) -> OverloadedError:
         shortest, longest = _RETRY_AFTER_SECONDS
+        held = gate.held_by(caller)
+        whose = f", {held} of them of {caller!r}, which must leave room for others" if caller and held else ""
         return OverloadedError(
-            f"the interactive queue is full: it holds {gate.items} images of {gate.bytes} bytes, "
+            f"the interactive queue is full: it holds {gate.items} images of {gate.bytes} bytes{whose}; "
             f"interactive_queue_items is {gate.max_items}, interactive_queue_bytes is {gate.max_bytes}",
             retry_after=min(max(gate.items * self.batcher.seconds_per_image, shortest), longest),
         )
 
 
-def _gate(priority: Priority, max_items: int, max_bytes: int) -> Gate:
+def _gate(model: str, priority: Priority, max_items: int, max_bytes: int) -> Gate:
+    queue_items = metrics.QUEUE_ITEMS.labels(model, priority)
+    queue_bytes = metrics.QUEUE_BYTES.labels(model, priority)
+
     def report(items: int, size: int) -> None:
-        metrics.QUEUE_ITEMS.labels(priority).set(items)
-        metrics.QUEUE_BYTES.labels(priority).set(size)
+        queue_items.set(items)
+        queue_bytes.set(size)
 
     return Gate(max_items, max_bytes, report)

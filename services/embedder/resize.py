@@ -35,9 +35,7 @@ class Resizer:
         """Returns how many times smaller, 1, 2, 4 or 8, a picture may be decoded without losing wanted detail."""
         wanted_width, wanted_height = self.wanted(width, height)
         left, top, right, bottom = self._centre(width, height)
-        return min(
-            _halving(right - left, wanted_width), _halving(bottom - top, wanted_height), _LARGEST_SCALED_DECODE
-        )
+        return min(_halving(right - left, wanted_width), _halving(bottom - top, wanted_height), _LARGEST_SCALED_DECODE)
 
     def __call__(self, pixels: Pixels, full_size: tuple[int, int] | None = None) -> Pixels:
         """Returns [height, width, 3] for an RGB picture of any size [h, w, 3].

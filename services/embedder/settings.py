@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from services.embedder.limits import PIXEL_CEILING, ImageLimits
-from services.runtime.settings import AddressList, ServiceSettings
+from services.runtime.settings import AddressList, PathList, ServiceSettings
 
 _MIB = 2**20
+
+
+class Precision(StrEnum):
+    """Which copy of a model runs."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
 
 
 class EmbedderSettings(ServiceSettings):
@@ -20,32 +30,96 @@ class EmbedderSettings(ServiceSettings):
     section: ClassVar[str] = "embedder"
 
     port: int = Field(50051, ge=1, le=65535, description="gRPC port.")
-    model_dir: Path = Field(
-        Path("models/build/efficientnet-lite0"),
-        description="Folder of the model: card.json and the files it names (models/README.md).",
+    model_dirs: PathList = Field(
+        [Path("models/build/efficientnet-lite0")],
+        min_length=1,
+        description="Folders of the models that are served side by side, each with card.json and the files it names "
+        "(models/README.md); the first is the default model. In the environment separated by commas. SIGHUP re-reads "
+        "the file: models are added and removed while the service runs.",
+    )
+    precision: Precision = Field(
+        Precision.AUTO,
+        description="auto: on a CPU the model's int8 copy where it has one and that is measured to be faster at start, "
+        "otherwise fp32. fp32, fp16, int8: that copy, or no start.",
     )
     indexers: AddressList = Field(
         [],
         description="Addresses of the index shards, in shard order; the order must never change. Empty: no Ingest.",
     )
 
-    provider: Literal["cpu", "cuda"] = Field(
-        "cpu", description="Where the model runs. The service does not start where it would run elsewhere."
+    provider: Literal["cpu", "cuda", "tensorrt"] = Field(
+        "cpu",
+        description="Where the model runs (docs/gpu.md). The service does not start where it would run elsewhere. "
+        "tensorrt: nodes that TensorRT cannot take run on CUDA; the first start with a model takes minutes.",
     )
-    device_id: int = Field(0, ge=0, le=255, description="Which GPU; cuda only.")
+    device_id: int = Field(0, ge=0, le=255, description="Which GPU; cuda and tensorrt.")
     gpu_mem_limit_bytes: int = Field(
         4 * 2**30,
         ge=256 * _MIB,
         le=2**40,
-        description="Most GPU memory the runtime's arena may take; cuda only. Too low fails large batches.",
+        description="Most GPU memory the CUDA arena of a model may take; cuda and tensorrt. Too low fails large "
+        "batches.",
     )
-    intra_op_threads: int = Field(0, ge=0, le=1024, description="Threads that share one batch; 0: one for each core.")
+    tf32: bool = Field(
+        False,
+        description="Lets CUDA shorten the mantissas of fp32 convolutions to 10 bits: faster, and vectors differ "
+        "slightly from those of other machines.",
+    )
+    cuda_graphs: bool = Field(
+        False,
+        description="Records each batch size once and replays it: less time between kernels, which small batches feel "
+        "most. cuda only; models on one GPU then take turns, and loading one holds the others up.",
+    )
+    tensorrt_cache_dir: Path | None = Field(
+        None,
+        description="Folder for TensorRT's engines, which are built at the first start with a model, GPU and version; "
+        "tensorrt needs it. Lost, the next start takes minutes again.",
+    )
+    tensorrt_workspace_bytes: int = Field(
+        2**30,
+        ge=64 * _MIB,
+        le=2**40,
+        description="GPU memory a TensorRT layer may use while it works. Higher admits faster algorithms.",
+    )
+    tensorrt_fp16: bool = Field(
+        False,
+        description="Lets TensorRT choose fp16 for layers of the fp32 model: faster, and vectors differ slightly from "
+        "those of other machines.",
+    )
+    lanes: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Batches that run side by side on the CPU; 0: measured at start. More: higher throughput, and each "
+        "batch takes longer. A GPU has one.",
+    )
+    intra_op_threads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Threads that share one batch; 0: measured at start together with lanes, and a lone image gets all "
+        "cores where that is faster.",
+    )
     max_batch: int = Field(
         0,
         ge=0,
         le=1024,
-        description="Most images in one batch; 0: 4 on the CPU, where larger ones gain nothing, 32 on a GPU. Higher: "
-        "a longer wait for whoever comes while a full batch runs.",
+        description="Most images in one batch; 0: measured at start on the CPU, 32 on a GPU. Higher: a longer wait for "
+        "whoever comes while a full batch runs.",
+    )
+    batch_wait_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="How long a batch that is not full waits for company although the device is free. More than 0 "
+        "trades latency for larger batches.",
+    )
+    canary_seconds: float = Field(
+        5.0,
+        gt=0,
+        le=3600,
+        description="A model through which no batch went for this long gets a made-up image; one that takes as long "
+        "again, or fails, makes the service report NOT_SERVING until a batch goes through.",
     )
 
     decode_threads: int = Field(0, ge=0, le=1024, description="Pictures decoded side by side; 0: one for each core.")
@@ -65,8 +139,9 @@ class EmbedderSettings(ServiceSettings):
         64,
         ge=1,
         le=100_000,
-        description="Interactive images held at once, from arrival to vector; more are refused with "
-        "RESOURCE_EXHAUSTED and retry advice. Higher: fewer refusals, longer waits.",
+        description="Interactive images held at once for each model, from arrival to vector; more are refused with "
+        "RESOURCE_EXHAUSTED and retry advice. Higher: fewer refusals, longer waits. A caller that names itself "
+        "(x-vitrine-client) leaves room for others.",
     )
     interactive_queue_bytes: int = Field(
         128 * _MIB, ge=_MIB, le=2**40, description="The same in bytes of image files and decoded pictures."
@@ -101,6 +176,14 @@ class EmbedderSettings(ServiceSettings):
     )
 
     @model_validator(mode="after")
+    def _gpu_settings_fit_together(self) -> Self:
+        if self.cuda_graphs and self.provider != "cuda":
+            raise ValueError(f"cuda_graphs needs provider cuda, it is {self.provider}")
+        if self.provider == "tensorrt" and self.tensorrt_cache_dir is None:
+            raise ValueError("tensorrt_cache_dir must be set for provider tensorrt")
+        return self
+
+    @model_validator(mode="after")
     def _limits_fit_together(self) -> Self:
         if self.max_images_per_request > min(self.interactive_queue_items, self.bulk_queue_items):
             raise ValueError("max_images_per_request must not exceed interactive_queue_items or bulk_queue_items")
@@ -117,16 +200,6 @@ class EmbedderSettings(ServiceSettings):
             if getattr(self, name) < self.max_message_bytes:
                 raise ValueError(f"{name} must not be less than max_message_bytes")
         return self
-
-    @property
-    def resolved_max_batch(self) -> int:
-        """Most images in one batch."""
-        return self.max_batch or (4 if self.provider == "cpu" else 32)
-
-    @property
-    def resolved_intra_op_threads(self) -> int:
-        """Threads that share one batch."""
-        return self.intra_op_threads or _cores()
 
     @property
     def resolved_decode_threads(self) -> int:

@@ -97,7 +97,7 @@ class Stack:
             "embedder",
             "embedder",
             self.ports.embedder,
-            {"MODEL_DIR": str(self._model_dir), "INDEXERS": ",".join(self.indexers)},
+            {"MODEL_DIRS": str(self._model_dir), "INDEXERS": ",".join(self.indexers)},
         )
         gateway = self._spec(
             "gateway",

@@ -72,6 +72,10 @@ class Gate:
         self._change(-items, -size, caller)
         self._admit()
 
+    def held_by(self, caller: str) -> int:
+        """Returns the items that a caller holds."""
+        return self._held.get(caller, 0)
+
     def _admit(self) -> None:
         while (waiter := self._waiting.first()) is not None:
             if not waiter.admitted.cancelled():
@@ -87,7 +91,7 @@ class Gate:
         return self.items + items <= self.max_items and (self.max_bytes is None or self.bytes + size <= self.max_bytes)
 
     def _is_fair(self, items: int, caller: str) -> bool:
-        held = self._held.get(caller, 0)
+        held = self.held_by(caller)
         if not caller or not held:
             return True
         return held + items <= _SHARE_OF_FREE * (self.max_items - self.items - items)

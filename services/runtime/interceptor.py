@@ -1,4 +1,4 @@
-"""What surrounds every call: request id, deadline, admission, error mapping, metrics."""
+"""What surrounds every call: request id, caller, deadline, admission, error mapping, metrics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ import structlog
 from grpc_status import rpc_status
 
 from services.runtime import metrics
+from vitrine.callers import CLIENT_HEADER, set_caller
 from vitrine.errors import DeadlineError, InternalError, OverloadedError, VitrineError, to_status
 
 REQUEST_ID = "x-request-id"
@@ -71,6 +72,7 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, in_flight: InFlight, default_deadline_seconds: float) -> None:
         self._in_flight = in_flight
         self._deadline = default_deadline_seconds
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
         self,
@@ -78,11 +80,14 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Returns the method's handler, wrapped."""
-        handler = await continuation(handler_call_details)
         method = handler_call_details.method
+        if wrapped := self._wrapped.get(method):
+            return wrapped
+        handler = await continuation(handler_call_details)
         if handler is None or not method.startswith("/vitrine."):
             return handler
-        return _Wrapped(handler, method, self._in_flight, self._deadline).handler()
+        wrapped = self._wrapped[method] = _Wrapped(handler, method, self._in_flight, self._deadline).handler()
+        return wrapped
 
 
 class _Wrapped:
@@ -103,6 +108,8 @@ class _Wrapped:
             (True, True): "bidi_stream",
         }[handler.request_streaming, handler.response_streaming]
         self._labels = (kind, service, name)
+        self._started = metrics.STARTED.labels(*self._labels)
+        self._seconds = metrics.SECONDS.labels(*self._labels)
         self._sent = metrics.SENT.labels(*self._labels)
         self._received = metrics.RECEIVED.labels(*self._labels)
 
@@ -156,13 +163,15 @@ class _Wrapped:
 
     @asynccontextmanager
     async def _surround(self, context: Context) -> AsyncIterator[None]:
-        request_id = _request_id(context)
+        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        request_id = _request_id(metadata)
         started = time.perf_counter()
         code = grpc.StatusCode.OK
-        metrics.STARTED.labels(*self._labels).inc()
+        self._started.inc()
         entered = False
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
+                set_caller(metadata.get(CLIENT_HEADER, ""))
                 self._in_flight.enter()
                 entered = True
                 yield
@@ -187,7 +196,7 @@ class _Wrapped:
                 if entered:
                     self._in_flight.leave()
                 metrics.HANDLED.labels(*self._labels, code.name).inc()
-                metrics.SECONDS.labels(*self._labels).observe(time.perf_counter() - started)
+                self._seconds.observe(time.perf_counter() - started)
 
 
 async def _abort(context: Context, error: VitrineError, request_id: str) -> None:
@@ -196,8 +205,6 @@ async def _abort(context: Context, error: VitrineError, request_id: str) -> None
     await context.abort(status.code, status.details or "", tuple(trailing))
 
 
-def _request_id(context: Context) -> str:
-    for key, value in context.invocation_metadata() or ():
-        if key == REQUEST_ID and isinstance(value, str) and _SANE_REQUEST_ID.fullmatch(value):
-            return value
-    return uuid.uuid4().hex
+def _request_id(metadata: Mapping[str, str]) -> str:
+    given = metadata.get(REQUEST_ID, "")
+    return given if _SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

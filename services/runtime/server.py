@@ -6,9 +6,9 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar, runtime_checkable
 
 import grpc
 import prometheus_client
@@ -24,6 +24,8 @@ from services.runtime.settings import ServiceSettings, Settings, SettingsError, 
 
 log = structlog.get_logger()
 
+Reloaded = TypeVar("Reloaded", bound=ServiceSettings, contravariant=True)
+
 
 class StartError(Exception):
     """The service cannot start with what it was given; the message says why, without a traceback."""
@@ -35,6 +37,20 @@ class Lifecycle:
 
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is going to stop: long-lived streams finish what they hold and end."""
+    report_health: Callable[[bool], None] = lambda healthy: None
+    """Told by a service that it cannot (False), or can again (True), do its work although it runs."""
+
+
+@runtime_checkable
+class Reloadable(Protocol[Reloaded]):
+    """A service that takes some settings while it runs."""
+
+    async def reload(self, settings: Reloaded) -> None:
+        """Takes the settings that were read anew.
+
+        Raises:
+            StartError: It cannot work with them, and goes on with those it has.
+        """
 
 
 class Application(Protocol):
@@ -75,8 +91,10 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
     lifecycle = Lifecycle()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    hang_up = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, hang_up.set)
 
     in_flight = InFlight(settings.max_concurrent_rpcs)
     server = grpc.aio.server(
@@ -98,21 +116,54 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
     names = (*application.grpc_services, health.SERVICE_NAME)
     reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
 
+    healthy: asyncio.Queue[bool] = asyncio.Queue()
+    lifecycle.report_health = healthy.put_nowait
     began = time.perf_counter()
+    attendants: list[asyncio.Task[None]] = []
     try:
         await application.start(server, lifecycle)
         await server.start()
-        for name in ("", *names):
-            await checker.set(name, health_pb2.HealthCheckResponse.SERVING)
-        metrics.SERVING.set(1)
+        healthy.put_nowait(True)
+        attendants.append(asyncio.create_task(_tell_health(checker, ("", *names), healthy)))
+        attendants.append(asyncio.create_task(_reload_on(hang_up, application, settings)))
         log.info("serving", address=address, start_seconds=round(time.perf_counter() - began, 3))
         await stop.wait()
         await _drain(settings, server, checker, in_flight, lifecycle)
     finally:
+        for attendant in attendants:
+            attendant.cancel()
         await server.stop(0)
         await application.stop()
         metrics_server.shutdown()
     log.info("stopped")
+
+
+async def _tell_health(checker: health.aio.HealthServicer, names: Sequence[str], healthy: asyncio.Queue[bool]) -> None:
+    """Passes on what the service says of itself; the checker ignores it once the service drains."""
+    status = health_pb2.HealthCheckResponse
+    while True:
+        serving = await healthy.get()
+        for name in names:
+            await checker.set(name, status.SERVING if serving else status.NOT_SERVING)
+        metrics.SERVING.set(serving)
+
+
+async def _reload_on(hang_up: asyncio.Event, application: Application, settings: ServiceSettings) -> None:
+    """Reads the settings again at every SIGHUP; what is wrong with them is logged, and nothing changes."""
+    while True:
+        await hang_up.wait()
+        hang_up.clear()
+        if not isinstance(application, Reloadable):
+            log.info("nothing to reload: settings of this service are read at start")
+            continue
+        try:
+            await application.reload(load_settings(type(settings)))
+        except (SettingsError, StartError) as error:
+            metrics.RELOADS.labels("failed").inc()
+            log.error("not reloaded", error=str(error))
+        else:
+            metrics.RELOADS.labels("ok").inc()
+            log.info("reloaded")
 
 
 def server_options(settings: ServiceSettings) -> list[tuple[str, int]]:

@@ -30,6 +30,9 @@ def _split(value: Any) -> Any:
 AddressList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 """`host:port` addresses; in the environment separated by commas."""
 
+PathList = Annotated[list[Path], NoDecode, BeforeValidator(_split)]
+"""Folders or files; in the environment separated by commas."""
+
 
 class ServiceSettings(BaseSettings):
     """What every service can be told.

@@ -13,6 +13,7 @@ import pytest_asyncio
 from PIL import Image
 
 from services.local.stack import ROOT, Ports, Stack
+from tests.conftest import SET_LAYOUT
 from vitrine.channels import open_channel
 from vitrine.v1 import indexer_pb2, indexer_pb2_grpc
 
@@ -177,7 +178,7 @@ def big_shop(tmp_path):
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack(tmp_path_factory, tiny_model):
     """A running stack that the tests of a module share."""
-    stack = Stack(tmp_path_factory.mktemp("stack"), ports=Ports.free(2), model_dir=tiny_model)
+    stack = Stack(tmp_path_factory.mktemp("stack"), ports=Ports.free(2), model_dir=tiny_model, environment=SET_LAYOUT)
     async with stack.supervisor:
         await stack.start()
         yield stack

@@ -22,14 +22,20 @@ class Serving:
     in_flight: InFlight
 
     @property
+    def pipeline(self):
+        """That of the default model."""
+        return self.app.registry.find("").pipeline
+
+    @property
     def held(self):
         """Images held, in both classes together."""
-        return sum(gate.items for gate in self.app._pipeline._gates.values())
+        return sum(served.pipeline.held for served in self.app.registry.all())
 
 
 @asynccontextmanager
-async def serving(model_dir, **settings):
-    settings = EmbedderSettings(model_dir=model_dir, **settings)
+async def serving(*model_dirs, **settings):
+    layout = {"lanes": 1, "intra_op_threads": 1, "max_batch": 4} | settings  # nothing to measure at start
+    settings = EmbedderSettings(model_dirs=model_dirs, **layout)
     lifecycle, app = Lifecycle(), Embedder(settings)
     in_flight = InFlight(settings.max_concurrent_rpcs)
     server = grpc.aio.server(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
-from services.embedder.batching import Batcher, batch_sizes
+from services.embedder.batching import Batcher, Batching, batch_sizes
 from services.embedder.priority import Priority
 from services.embedder.session import Outputs
 from vitrine.errors import DeadlineError, InternalError, UnavailableError
@@ -63,14 +63,14 @@ class Clock:
 
 
 @asynccontextmanager
-async def batching(sizes=(1, 2, 4), clock=None):
+async def batching(sizes=(1, 2, 4), clock=None, lanes=1, wait=0.0, sleep=asyncio.sleep):
     device = Device()
-    batcher = Batcher(device, sizes, clock or Clock())
+    batcher = Batcher(device, Batching(sizes, lanes, wait), "m", clock=clock or Clock(), sleep=sleep)
     running = asyncio.create_task(batcher.run())
 
-    def submit(*values, priority=INTERACTIVE, deadline=None):
+    def submit(*values, priority=INTERACTIVE, deadline=None, caller=""):
         return [
-            asyncio.create_task(batcher.submit(np.full((2, 2, 3), value, np.uint8), priority, deadline))
+            asyncio.create_task(batcher.submit(np.full((2, 2, 3), value, np.uint8), priority, deadline, caller))
             for value in values
         ]
 
@@ -82,7 +82,7 @@ async def batching(sizes=(1, 2, 4), clock=None):
 
 
 def dropped(priority, reason):
-    labels = {"priority": priority, "reason": reason}
+    labels = {"model": "m", "priority": priority, "reason": reason}
     return REGISTRY.get_sample_value("vitrine_embedder_dropped_total", labels) or 0.0
 
 
@@ -230,6 +230,68 @@ async def test_waits_and_the_time_of_an_image_are_measured():
         assert ((await first).queue_seconds, (await first).model_seconds) == (0.0, 4.0)
         assert ((await two[1]).queue_seconds, (await two[1]).model_seconds) == (4.0, 6.0)
         assert batcher.seconds_per_image == pytest.approx(4.0 + 0.1 * (3.0 - 4.0))
+
+
+async def test_free_lanes_share_what_waits_and_no_more_run_at_once():
+    async with batching(sizes=(1, 2, 4), lanes=2) as (device, _, submit):
+        first = submit(1, 2, 3, 4)
+        await settle()
+        assert device.batches == [[1, 2], [3, 4]]
+        rest = submit(5, 6, 7)
+        await settle()
+        assert len(device.batches) == 2  # both lanes are busy
+        await device.release()
+        await settle()
+        assert device.batches[2:] == [[5, 6, 7, 0]]  # the other lane is not free, so all of it
+        await device.release_all(first + rest)
+
+
+async def test_callers_take_turns_within_a_class():
+    async with batching(sizes=(1,)) as (device, _, submit):
+        running = submit(9)
+        await device.busy()
+        crawler = submit(1, 2, 3, caller="crawler")
+        shop = submit(11, 12, caller="shop")
+        bulk = submit(21, priority=BULK, caller="early bird")
+        await device.release_all(running + crawler + shop + bulk)
+        assert device.batches == [[9], [1], [11], [2], [12], [3], [21]]
+
+
+async def test_a_batch_that_is_not_full_waits_for_company_only_as_long_as_it_is_told_to():
+    waits, wake = [], asyncio.Event()
+
+    async def sleep(seconds):
+        waits.append(seconds)
+        await wake.wait()
+
+    async with batching(sizes=(1, 2), wait=0.5, sleep=sleep) as (device, _, submit):
+        first = submit(1)
+        await settle()
+        assert (waits, device.batches) == ([0.5], [])
+        second = submit(2)
+        await settle()
+        wake.set()
+        await device.release_all(first + second)
+        full = submit(3, 4)
+        await device.release_all(full)
+        assert device.batches == [[1, 2], [3, 4]]
+        assert waits == [0.5]  # a full batch does not wait
+
+
+async def test_what_goes_through_and_what_fails_is_known_to_whoever_watches_health():
+    clock = Clock()
+    async with batching(clock=clock) as (device, batcher, submit):
+        assert (batcher.succeeded_at, batcher.failures) == (None, 0)
+        for expected in (1, 2):
+            (task,) = submit(1)
+            await device.release(RuntimeError("out of memory"))
+            await asyncio.gather(task, return_exceptions=True)
+            assert batcher.failures == expected
+        (task,) = submit(1)
+        clock.now = 123.0
+        await device.release()
+        await task
+        assert (batcher.succeeded_at, batcher.failures) == (123.0, 0)
 
 
 @pytest.mark.parametrize(

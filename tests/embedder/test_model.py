@@ -1,76 +1,27 @@
-"""The session: what was asked for is what runs, or the service does not start."""
+"""The model: what its card promises is what it does, or the service does not start."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from services.embedder.model import EmbeddingModel
-from services.embedder.session import Outputs, Session, cpu_provider, cuda_provider
+from services.embedder.session import Outputs, Session
 from services.embedder.settings import EmbedderSettings
 from services.embedder.tags import top_tags
 from services.runtime.server import StartError
 from services.runtime.settings import SettingsError, load_settings
 
 
+def open_model(folder, **settings):
+    layout = {"lanes": 2, "intra_op_threads": 1, "max_batch": 8} | settings  # nothing to measure
+    return EmbeddingModel(folder, EmbedderSettings(model_dirs=[folder], **layout))
+
+
 @pytest.fixture(scope="module")
 def model(tiny_model):
-    return EmbeddingModel(EmbedderSettings(model_dir=tiny_model))
-
-
-def test_the_cuda_options_keep_warm_up_short_and_memory_bounded():
-    assert cuda_provider(device_id=3, gpu_mem_limit_bytes=2**31) == (
-        "CUDAExecutionProvider",
-        {
-            "device_id": "3",
-            "cudnn_conv_algo_search": "HEURISTIC",
-            "cudnn_conv_use_max_workspace": "1",
-            "arena_extend_strategy": "kSameAsRequested",
-            "gpu_mem_limit": str(2**31),
-            "do_copy_in_default_stream": "1",
-            "use_tf32": "0",
-        },
-    )
-
-
-def test_the_options_reach_onnx_runtime(tiny_model, monkeypatch):
-    asked = {}
-
-    class Recorder:
-        def __init__(self, path, options, providers):
-            asked.update(path=path, threads=options.intra_op_num_threads, providers=providers)
-            raise RuntimeError("no such device")
-
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(onnxruntime, "InferenceSession", Recorder)
-    settings = EmbedderSettings(
-        model_dir=tiny_model, provider="cuda", device_id=1, gpu_mem_limit_bytes=2**30, intra_op_threads=3
-    )
-    with pytest.raises(StartError, match="cannot be loaded on CUDAExecutionProvider: no such device"):
-        EmbeddingModel(settings)
-    assert asked["providers"] == [cuda_provider(1, 2**30)]
-    assert asked["threads"] == 3
-
-
-def test_a_provider_that_is_not_in_the_build_is_refused(tiny_model):
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("this build has it")
-    with pytest.raises(StartError, match="CUDAExecutionProvider is not in this build"):
-        EmbeddingModel(EmbedderSettings(model_dir=tiny_model, provider="cuda"))
-
-
-def test_a_silent_fallback_is_refused(tiny_model, monkeypatch):
-    """ONNX Runtime swaps the provider for the CPU's where CUDA's libraries do not load; here it really does."""
-    real = onnxruntime.InferenceSession
-
-    def falls_back(path, options, providers):
-        return real(path, options, providers=["CPUExecutionProvider"])
-
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(onnxruntime, "InferenceSession", falls_back)
-    with pytest.raises(StartError, match="fell back to CPUExecutionProvider"):
-        EmbeddingModel(EmbedderSettings(model_dir=tiny_model, provider="cuda"))
+    return open_model(tiny_model)
 
 
 def test_batched_vectors_are_single_vectors(model):
@@ -98,25 +49,13 @@ def test_a_damaged_model_folder_does_not_start(tiny_model, tmp_path, damage):
     content = bytearray((folder / damage).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / damage).write_bytes(content)
-    with pytest.raises(StartError, match=rf"model_dir .*damaged: .*{damage}"):
-        EmbeddingModel(EmbedderSettings(model_dir=folder))
+    with pytest.raises(StartError, match=rf"model_dirs: .*damaged: .*{damage}"):
+        open_model(folder)
 
 
 def test_a_missing_model_folder_says_what_to_do(tmp_path):
     with pytest.raises(StartError, match="make model"):
-        EmbeddingModel(EmbedderSettings(model_dir=tmp_path / "nowhere"))
-
-
-def test_a_graph_with_other_names_than_the_card_is_refused(tiny_model):
-    with pytest.raises(StartError, match="promises input pixels and outputs vector"):
-        Session(
-            tiny_model / "model.onnx",
-            cpu_provider(),
-            1,
-            input_name="pixels",
-            embedding_name="vector",
-            logits_name=None,
-        )
+        open_model(tmp_path / "nowhere")
 
 
 def test_tags_are_the_softmax_of_the_logits_most_probable_first():
@@ -147,10 +86,8 @@ def test_settings_that_cannot_work_stop_the_start(values, told):
 def test_settings_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("VITRINE_EMBEDDER_INDEXERS", "127.0.0.1:1, 127.0.0.1:2")
     monkeypatch.setenv("VITRINE_EMBEDDER_DECODE_THREADS", "5")
+    monkeypatch.setenv("VITRINE_EMBEDDER_MODEL_DIRS", "a, /b/c")
     settings = load_settings(EmbedderSettings)
     assert settings.indexers == ["127.0.0.1:1", "127.0.0.1:2"]
+    assert settings.model_dirs == [Path("a"), Path("/b/c")]
     assert settings.resolved_decode_threads == 5
-    assert settings.resolved_intra_op_threads >= 1
-    assert settings.resolved_max_batch == 4
-    monkeypatch.setenv("VITRINE_EMBEDDER_PROVIDER", "cuda")
-    assert load_settings(EmbedderSettings).resolved_max_batch == 32

@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.local.stack import ROOT, Ports
 from services.local.supervisor import ProcessSpec, Supervisor
+from tests.conftest import SET_LAYOUT
 from tests.embedder import pictures
 from tests.embedder.shard import FailingShard
 from vitrine.channels import open_channel
@@ -30,8 +31,8 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 async def running(tmp_path, model_dir, **settings):
     ports = Ports.free(1)
     metrics_port = ports.metrics[ports.embedder]
-    values = {"PORT": ports.embedder, "METRICS_PORT": metrics_port, "MODEL_DIR": model_dir, **settings}
-    environment = {f"VITRINE_EMBEDDER_{name}": str(value) for name, value in values.items()}
+    values = {"PORT": ports.embedder, "METRICS_PORT": metrics_port, "MODEL_DIRS": model_dir, **settings}
+    environment = SET_LAYOUT | {f"VITRINE_EMBEDDER_{name}": str(value) for name, value in values.items()}
     spec = ProcessSpec("embedder", "services.embedder", f"127.0.0.1:{ports.embedder}", environment)
     async with Supervisor(ROOT, tmp_path / "logs") as supervisor, open_channel(spec.address) as channel:
         await supervisor.start(spec)
@@ -59,7 +60,8 @@ BAD = {
 
 
 async def test_every_bad_input_gets_its_error_and_the_service_stays_healthy(tmp_path, tiny_model):
-    async with running(tmp_path, tiny_model) as (process, channel, metrics_port):
+    measured = {"LANES": 0, "INTRA_OP_THREADS": 0, "MAX_BATCH": 0}
+    async with running(tmp_path, tiny_model, **measured) as (process, channel, metrics_port):
         good = await embed(channel, PHOTO)
         assert good.status.code == 0
         for name, (data, kind, told) in BAD.items():
@@ -87,7 +89,7 @@ async def test_every_bad_input_gets_its_error_and_the_service_stays_healthy(tmp_
     assert 'vitrine_embedder_images_total{code="INVALID_ARGUMENT",priority="interactive"} 5.0' in text
     assert 'vitrine_embedder_images_total{code="RESOURCE_EXHAUSTED",priority="interactive"} 1.0' in text
     assert 'vitrine_embedder_images_total{code="OK",priority="interactive"} 2.0' in text
-    assert 'vitrine_embedder_queue_items{priority="interactive"} 0.0' in text
+    assert re.search(r'vitrine_embedder_queue_items\{model="tiny@.*",priority="interactive"\} 0\.0', text)
     assert 'provider="CPUExecutionProvider"' in text
     log = (tmp_path / "logs" / "embedder.log").read_text()
     assert "not a picture" not in log
@@ -126,7 +128,7 @@ async def test_sigterm_in_the_middle_of_an_ingestion_acks_what_was_taken_and_exi
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("MODEL_DIR", "/nowhere", "vitrine embedder: model_dir /nowhere: "),
+        ("MODEL_DIRS", "/nowhere", "vitrine embedder: model_dirs: /nowhere: "),
         pytest.param(
             "PROVIDER",
             "cuda",
@@ -144,7 +146,7 @@ def test_what_cannot_serve_does_not_start_and_says_why(tiny_model, name, value, 
     environment = {
         "VITRINE_EMBEDDER_PORT": str(ports.embedder),
         "VITRINE_EMBEDDER_METRICS_PORT": str(ports.metrics[ports.embedder]),
-        "VITRINE_EMBEDDER_MODEL_DIR": str(tiny_model),
+        "VITRINE_EMBEDDER_MODEL_DIRS": str(tiny_model),
         f"VITRINE_EMBEDDER_{name}": value,
     }
     outcome = subprocess.run(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from models.card import load_card
+from services.embedder.pipeline import Caller
 from services.embedder.priority import Priority
 from services.embedder.session import Session
 from tests.embedder import pictures
@@ -129,7 +130,7 @@ async def test_a_box_embeds_that_part(tiny_model, vector):
     [
         (images(), InvalidArgumentError, "images has 0 entries, must have 1 to max_images_per_request = 4"),
         (images(*[PHOTO] * 5), InvalidArgumentError, "images has 5 entries"),
-        (images(PHOTO, model="other"), NotFoundError, "model 'other' is not served here, tiny is"),
+        (images(PHOTO, model="other"), NotFoundError, "model 'other' is not served here; served are tiny@"),
         (images(PHOTO, top_tags=101), InvalidArgumentError, "top_tags is 101, must be 0 to 100"),
     ],
 )
@@ -212,7 +213,7 @@ async def test_work_of_a_caller_who_left_is_dropped_before_the_model(tiny_model,
         await eventually(lambda: device.batches == [1])
         gone = embedder.stub.Embed(images(PHOTO, OTHER, PHOTO))
         late = embedder.stub.Embed(images(PHOTO, OTHER), timeout=0.3)
-        await eventually(lambda: len(embedder.app._pipeline.batcher) == 5)
+        await eventually(lambda: len(embedder.pipeline.batcher) == 5)
         gone.cancel()
         with pytest.raises(grpc.RpcError) as caught:
             await late
@@ -227,7 +228,7 @@ async def test_work_of_a_caller_who_left_is_dropped_before_the_model(tiny_model,
 async def test_an_expired_image_is_dropped_also_where_its_caller_still_waits(tiny_model, device):
     async with serving(tiny_model) as embedder:
         image = embedder_pb2.ImageInput(data=PHOTO)
-        answer = await embedder.app._pipeline.embed(image, Priority.INTERACTIVE, time_left=0.0)
+        answer = await embedder.pipeline.embed(image, Caller.with_time_left(Priority.INTERACTIVE, "", 0.0))
         assert type(answer.error) is DeadlineError
         assert answer.embedding is None
         assert device.batches == []
