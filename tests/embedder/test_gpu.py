@@ -1,9 +1,13 @@
-"""The GPU's metrics.
+"""The GPU's metrics, and the benchmark that waits for a GPU.
 
 No driver is on the machines that run these tests, so here, and only here, the boundary is played: `Nvml` answers as
 NVML documents it. That no driver is there is tested for real.
 """
 
+import json
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 
 from services.embedder.gpu import GpuMetrics, watch_gpu
+from services.local.stack import ROOT
 
 GIB = 2**30
 
@@ -181,3 +186,22 @@ def test_without_a_driver_there_are_no_metrics_and_one_line_says_so(registry):
     assert lines[0]["log_level"] == "warning"
     assert lines[0]["event"].startswith("no GPU metrics")
     assert exported(registry) == {}
+
+
+@pytest.mark.slow
+def test_the_benchmark_for_gpus_runs_where_none_is(tiny_model):
+    outcome = subprocess.run(
+        [sys.executable, "-m", "bench.gpu", "--provider", "cpu", "--quick", "--json", "--model", str(tiny_model)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "clients")))},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    result = json.loads(outcome.stdout)
+    assert set(result["images_per_s"]) >= {"fp32 bare", "fp32 bound"}
+    assert result["unavailable"] == {}
+    assert set(result["service"]) == {"1", "8"}
+    assert all(load["per_s"] > 0 for load in result["service"].values())
+    assert result["service_over_bare"] > 0

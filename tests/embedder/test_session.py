@@ -168,6 +168,29 @@ def test_each_batch_size_is_a_graph_of_its_own(tiny_model, monkeypatch):
     assert asked == ["3", "1", "2", "1", "3"]
 
 
+@pytest.mark.parametrize(("graphs", "most"), [(True, 1), (False, 2)])
+def test_sessions_that_record_graphs_take_turns_with_each_other(tiny_model, monkeypatch, graphs, most):
+    """A recording is spoilt by any other work on the GPU; without recordings sessions need not wait."""
+    sessions = [open_bound(tiny_model, cuda_graphs=graphs) for _ in range(2)]
+    running, seen = [], []
+    together = threading.Event()
+    real = onnxruntime.InferenceSession.run_with_iobinding
+
+    def note(self, binding, options):
+        running.append(self)
+        seen.append(len(running))
+        if len(running) == 2:
+            together.set()
+        together.wait(0.2 if graphs else 20)  # time for the other to come in, if it is let
+        running.remove(self)
+        return real(self, binding, options)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", note)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda session: session.run(pictures(1)), sessions))
+    assert max(seen) == most
+
+
 @pytest.mark.parametrize(
     "batch",
     [pictures(3), pictures(2, side=32), pictures(2).astype(np.float32), pictures(2)[0]],
