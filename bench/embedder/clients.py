@@ -1,0 +1,170 @@
+"""The leanest caller of each protocol: requests are prebuilt bytes, answers are only measured and counted.
+
+The load generator runs on the cores of the service it loads, so every protocol's caller must cost as little as it can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Protocol, cast
+
+import grpc
+
+from vitrine.errors import from_rpc_error
+from vitrine.v1 import embedder_pb2
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+class RefusedError(Exception):
+    """A call that brought no vector."""
+
+    def __init__(self, code: str, retry_after: float | None = None) -> None:
+        super().__init__(code)
+        self.code = code
+        self.retry_after = retry_after
+        """Seconds; None: the answer gave no advice."""
+
+
+class Call(Protocol):
+    """One caller's way to the service; one call at a time."""
+
+    async def __call__(self, number: int, timeout: float | None = None) -> bytes:
+        """Sends one image and returns the answer's body, or raises `RefusedError`."""
+
+
+class GrpcTarget:
+    """`vitrine.v1.Embedder` on one channel that all callers share."""
+
+    def __init__(self, address: str, images: Sequence[bytes], answer_bytes: int) -> None:
+        """`answer_bytes`: a shorter answer has no vector in it."""
+        self._answer_bytes = answer_bytes
+        self._requests = [
+            embedder_pb2.EmbedRequest(images=[embedder_pb2.ImageInput(data=data)]).SerializeToString()
+            for data in images
+        ]
+        self._items = [
+            embedder_pb2.EmbedStreamRequest(image=embedder_pb2.ImageInput(data=data)).SerializeToString()
+            for data in images
+        ]
+        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        # Neither serializer nor deserializer: bytes as they are.
+        self._embed: Any = self._channel.unary_unary("/vitrine.v1.Embedder/Embed")
+        self._stream: Any = self._channel.stream_stream("/vitrine.v1.Embedder/EmbedStream")
+
+    async def caller(self) -> Call:
+        """Returns one more caller."""
+        return self._one
+
+    async def _one(self, number: int, timeout: float | None = None) -> bytes:
+        try:
+            body: bytes = await self._embed(self._requests[number % len(self._requests)], timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            raise RefusedError(error.code().name, from_rpc_error(error).retry_after) from None
+        if len(body) < self._answer_bytes:
+            result = embedder_pb2.EmbedResponse.FromString(body).results[0]
+            raise RefusedError(f"image: {result.status.message}")
+        return body
+
+    async def stream(self, go_on: Callable[[], bool], answered: Callable[[bool], None]) -> None:
+        """Streams images as fast as they are taken while `go_on()`; tells of every answer whether it has a vector."""
+
+        async def requests() -> AsyncIterator[bytes]:
+            number = 0
+            while go_on():
+                yield self._items[number % len(self._items)]
+                number += 1
+
+        async for body in self._stream(requests()):
+            answered(len(body) >= self._answer_bytes)
+
+    async def close(self) -> None:
+        """Closes the channel."""
+        await self._channel.close()
+
+
+class HttpTarget:
+    """`POST` of the image to one path; each caller has a connection of its own, kept alive."""
+
+    def __init__(self, address: str, path: str, images: Sequence[bytes], answer_bytes: int) -> None:
+        self._host, _, port = address.rpartition(":")
+        self._port = int(port)
+        self._answer_bytes = answer_bytes
+        self._requests = [
+            f"POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/octet-stream\r\n"
+            f"Content-Length: {len(data)}\r\n\r\n".encode()
+            + data
+            for data in images
+        ]
+        self._transports: list[asyncio.Transport] = []
+
+    async def caller(self) -> Call:
+        """Connects one more caller."""
+        loop = asyncio.get_running_loop()
+        transport, connection = await loop.create_connection(_Connection, self._host, self._port)
+        self._transports.append(transport)
+
+        async def call(number: int, timeout: float | None = None) -> bytes:
+            async with asyncio.timeout(timeout):
+                status, body = await connection.exchange(self._requests[number % len(self._requests)])
+            if status != 200 or len(body) != self._answer_bytes:
+                raise RefusedError(f"HTTP {status}, {len(body)} bytes")
+            return body
+
+        return call
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        for transport in self._transports:
+            transport.close()
+
+
+class _Connection(asyncio.Protocol):
+    """HTTP/1.1, one exchange at a time, answers with a Content-Length."""
+
+    _transport: asyncio.Transport
+    _answer: asyncio.Future[tuple[int, bytes]]
+
+    def __init__(self) -> None:
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+
+    async def exchange(self, request: bytes) -> tuple[int, bytes]:
+        """Sends a request and returns the answer's status and body."""
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return await self._answer
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head_end = self._received.find(b"\r\n\r\n")
+        if head_end < 0:
+            return
+        head = self._received[:head_end]
+        length = _LENGTH.search(head)
+        size = int(length[1]) if length else 0
+        body = self._received[head_end + 4 :]
+        if len(body) < size:
+            return
+        self._received = body[size:]
+        if not self._answer.done():
+            self._answer.set_result((int(head[9:12]), body[:size]))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if hasattr(self, "_answer") and not self._answer.done():
+            self._answer.set_exception(error or ConnectionError("the server closed the connection"))
+
+
+Target = GrpcTarget | HttpTarget
+
+
+def open_target(protocol: str, address: str, images: Sequence[bytes], dim: int) -> Target:
+    """Opens a target; `protocol` is `grpc`, or `http:PATH`."""
+    if protocol == "grpc":
+        return GrpcTarget(address, images, dim * 4)
+    return HttpTarget(address, protocol.removeprefix("http:"), images, dim * 4)

@@ -1,0 +1,93 @@
+"""What a shopper feels while a catalogue job runs at full speed."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.request
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from bench.embedder.servers import Server
+from bench.embedder.setup import Bench
+from bench.statistics import median, percentile_ms
+
+CALLERS = (1, 4)
+_RAMP_SECONDS = 1.5
+
+
+async def measure(bench: Bench, server: Server) -> dict[str, Any]:
+    """Interactive callers alone, then beside one bulk stream at full speed, in rounds.
+
+    One batch time is the mean that a bulk image's batch took in the model while it was busy: a shopper who comes while
+    one runs has to let it finish. `ratio` is (p99 busy - one batch) / p99 idle.
+    """
+    idle: dict[int, list[float]] = {callers: [] for callers in CALLERS}
+    busy: dict[int, list[float]] = {callers: [] for callers in CALLERS}
+    refused = 0
+    batch_seconds: list[float] = []
+    bulk_rates: list[float] = []
+    seconds = bench.pace.interactive_seconds
+    for _ in range(bench.pace.rounds):
+        for callers in CALLERS:
+            run = await bench.closed(server.target(), callers, seconds)
+            idle[callers] += run["latencies"]
+            before = await asyncio.to_thread(_bulk_model_seconds, server)
+            length = seconds + 2 * _RAMP_SECONDS + callers / 50
+            stream = asyncio.create_task(bench.bulk.do(mode="stream", seconds=length, **server.target(), **bench.files))
+            await asyncio.sleep(_RAMP_SECONDS)
+            run = await bench.closed(server.target(), callers, seconds)
+            busy[callers] += run["latencies"]
+            refused += sum(run["refused"].values())
+            bulk = await stream
+            after = await asyncio.to_thread(_bulk_model_seconds, server)
+            bulk_rates.append(bulk["per_s"])
+            batch_seconds.append((after[0] - before[0]) / max(1.0, after[1] - before[1]))
+            bench.say(
+                f"{callers} interactive callers: p99 {percentile_ms(idle[callers], 99)} ms idle, "
+                f"{percentile_ms(busy[callers], 99)} ms beside {bulk['per_s']:.0f} bulk images/s"
+            )
+    return summarise(idle, busy, median(batch_seconds, 5), bulk_rates, refused)
+
+
+def summarise(
+    idle: dict[int, list[float]],
+    busy: dict[int, list[float]],
+    batch_seconds: float,
+    bulk_rates: list[float],
+    refused: int,
+) -> dict[str, Any]:
+    """Returns percentiles over all rounds together, by callers, and the worse of the ratios."""
+    batch_ms = round(batch_seconds * 1000, 2)
+    by_callers: dict[str, Any] = {}
+    for callers in idle:
+        idle_p99, busy_p99 = percentile_ms(idle[callers], 99), percentile_ms(busy[callers], 99)
+        by_callers[str(callers)] = {
+            "idle_p50_ms": percentile_ms(idle[callers], 50),
+            "idle_p99_ms": idle_p99,
+            "busy_p50_ms": percentile_ms(busy[callers], 50),
+            "busy_p99_ms": busy_p99,
+            "ratio": round((busy_p99 - batch_ms) / idle_p99, 3),
+            "calls": [len(idle[callers]), len(busy[callers])],
+        }
+    return {
+        "ratio": max(each["ratio"] for each in by_callers.values()),
+        "one_batch_ms": batch_ms,
+        "bulk_per_s": median(bulk_rates, 1),
+        "interactive_refused": refused,
+        "callers": by_callers,
+    }
+
+
+def _bulk_model_seconds(server: Server) -> tuple[float, float]:
+    """Returns the sum and count of the time bulk images spent in the model, from the service's metrics."""
+    with urllib.request.urlopen(server.metrics, timeout=10) as response:  # our own server, on loopback
+        text = response.read().decode()
+    values = {"sum": 0.0, "count": 0.0}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if family.name == "vitrine_embedder_stage_seconds" and sample.labels.get("stage") == "model":
+                kind = sample.name.rpartition("_")[2]
+                if sample.labels.get("priority") == "bulk" and kind in values:
+                    values[kind] += sample.value
+    return values["sum"], values["count"]

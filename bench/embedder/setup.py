@@ -1,0 +1,62 @@
+"""What every part of the benchmark shares: how long, with what, and where it reports to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.embedder.child import Child
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How much is measured."""
+
+    rounds: int
+    callers: tuple[int, ...]
+    seconds: float
+    """Measured at each number of callers."""
+    bare_seconds: float
+    choose_seconds: float
+    """For each layout of a peer, when its best is chosen; 0: layouts that are good by experience are taken."""
+    interactive_seconds: float
+    overload_seconds: float
+    recovery_seconds: float
+    overload_rounds: int
+
+
+FULL = Pace(3, (1, 8, 32, 128), 3.0, 1.5, 1.5, 3.5, 8.0, 6.0, 2)
+QUICK = Pace(1, (1, 32), 2.0, 0.8, 0.0, 2.0, 3.0, 3.0, 1)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One run."""
+
+    pace: Pace
+    model_dir: Path
+    dim: int
+    images: Path
+    """Folder of the image files."""
+    load: Child
+    """`bench.embedder.load`."""
+    bulk: Child
+    """Another one, for a second kind of load at the same time."""
+    bare: Child
+    """`bench.embedder.bare`."""
+    say: Callable[[str], None]
+    """Takes one line of progress."""
+
+    async def closed(self, target: dict[str, str], callers: int, seconds: float) -> dict[str, Any]:
+        """Loads a target from closed loops; warmed until every caller has had an answer or two."""
+        warm = min(2.5, 0.5 + callers / 50)
+        return await self.load.do(
+            mode="closed", callers=callers, seconds=seconds, warm_seconds=warm, **target, **self.files
+        )
+
+    @property
+    def files(self) -> dict[str, Any]:
+        """What every load job needs."""
+        return {"images": str(self.images), "dim": self.dim}
