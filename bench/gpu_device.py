@@ -36,10 +36,11 @@ class Variant:
 
 def variants(settings: EmbedderSettings, card: ModelCard, engine_cache: Path) -> list[Variant]:
     """Returns what is worth comparing on the settings' device; `bare` is ONNX Runtime called without bound memory."""
+    copies = getattr(card, "variants", {})
     if settings.provider == "cpu":
         cpu = cpu_provider()
         found = [Variant("fp32 bare", "fp32", cpu), Variant("fp32 bound", "fp32", replace(cpu, bound=True))]
-        return found + [Variant("int8 bare", "int8", cpu)] * ("int8" in card.variants)
+        return found + [Variant("int8 bare", "int8", cpu)] * ("int8" in copies)
     limit = settings.gpu_mem_limit_bytes
 
     def cuda(**options: bool) -> Provider:
@@ -56,7 +57,7 @@ def variants(settings: EmbedderSettings, card: ModelCard, engine_cache: Path) ->
         Variant("fp32 tensorrt", "fp32", tensorrt()),
         Variant("fp32 tensorrt, fp16 layers", "fp32", tensorrt(fp16=True)),
     ]
-    if "fp16" in card.variants:
+    if "fp16" in copies:
         found += [
             Variant("fp16 bound", "fp16", cuda()),
             Variant("fp16 graphs", "fp16", cuda(cuda_graphs=True)),
