@@ -7,6 +7,7 @@ import asyncio
 import grpc
 import structlog
 
+from services.embedder.gpu import GpuMetrics, watch_gpu
 from services.embedder.health import HealthMonitor
 from services.embedder.memory import keep_freed_memory
 from services.embedder.registry import ModelRegistry
@@ -32,12 +33,15 @@ class Embedder:
         self.registry: ModelRegistry | None = None
         self._watching: asyncio.Task[None] | None = None
         self._shards: ShardSet | None = None
+        self._gpu: GpuMetrics | None = None
 
     async def start(self, server: grpc.aio.Server, lifecycle: Lifecycle) -> None:
         """Loads and warms the models, opens the channels to the shards (they connect when used), and registers."""
         keep_freed_memory()
         self.registry = ModelRegistry(self._settings, lifecycle.draining)
         await self.registry.load(self._settings.model_dirs)
+        if self._settings.provider != "cpu":
+            self._gpu = watch_gpu(self._settings.device_id)
         monitor = HealthMonitor(self.registry, self._settings.canary_seconds, lifecycle.report_health)
         self._watching = asyncio.create_task(monitor.run())
         if self._settings.indexers:
@@ -65,6 +69,8 @@ class Embedder:
             await self.registry.close()
         if self._shards is not None:
             await self._shards.close()
+        if self._gpu is not None:
+            self._gpu.close()
 
 
 if __name__ == "__main__":

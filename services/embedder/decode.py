@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from services.embedder.headers import ImageInfo, inspect
 from services.embedder.limits import ImageLimits, damaged
 from services.embedder.opencv import cv2
 from services.embedder.resize import Pixels, Resizer
+
+# Decoding this many takes about as long as a CPU needs for one image in the model.
+SMALL_PIXELS = 2_000_000
 
 _STRIPE_ROWS = 64
 # libjpeg's scaled decoding: only the wanted frequencies of each 8 x 8 block are computed.
@@ -58,21 +61,30 @@ class Decoder:
         self._budget = budget
 
     def __call__(self, data: bytes, crop: Crop) -> Pixels:
+        """Decodes one picture of any size, within the pixel budget. As `decode_small`."""
+        return self._decode(data, crop, inspect(data, self._limits), self._budget)
+
+    def decode_small(self, data: bytes, crop: Crop) -> Pixels | None:
         """Decodes, turns upright, crops, composes on white and resizes one picture.
 
         Returns:
-            uint8 RGB [height, width, 3].
+            uint8 RGB [height, width, 3]; None for one of more than two megapixels, which is not touched.
 
         Raises:
             TooLargeError: More bytes than the limit.
             InvalidArgumentError: Any other reason why these bytes give no picture.
         """
         info = inspect(data, self._limits)
+        if info.width * info.height > SMALL_PIXELS:
+            return None
+        return self._decode(data, crop, info, None)
+
+    def _decode(self, data: bytes, crop: Crop, info: ImageInfo, budget: PixelBudget | None) -> Pixels:
         width, height = (info.height, info.width) if swaps_sides(info.orientation) else (info.width, info.height)
         left, top, right, bottom = crop.pixels(width, height)
         full_size = right - left, bottom - top
         factor = self._resizer.reduction(*full_size) if info.format == "jpeg" else 1
-        with self._budget.hold(info.width * info.height):
+        with budget.hold(info.width * info.height) if budget else nullcontext():
             pixels = upright(_decode(data, info, factor), info.orientation)
             left, top, right, bottom = crop.pixels(pixels.shape[1], pixels.shape[0])
             return self._resizer(_opaque_rgb(pixels[top:bottom, left:right], info), full_size)

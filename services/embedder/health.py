@@ -10,6 +10,7 @@ import numpy as np
 import structlog
 
 from services.embedder import metrics
+from services.embedder.picture import Picture
 from services.embedder.priority import Priority
 from services.embedder.registry import ModelRegistry, Served
 from vitrine.errors import VitrineError
@@ -50,10 +51,10 @@ class HealthMonitor:
             self._report(healthy)
 
     async def _answers(self, served: Served) -> bool:
-        batcher = served.pipeline.batcher
-        if batcher.failures >= _FAILURES:
+        lanes = served.pipeline.lanes
+        if lanes.failures >= _FAILURES:
             return await self._canary(served)
-        succeeded = batcher.succeeded_at
+        succeeded = lanes.succeeded_at
         if succeeded is not None and time.monotonic() - succeeded < self._seconds:
             return True
         return await self._canary(served)
@@ -63,7 +64,7 @@ class HealthMonitor:
         pixels = np.zeros((side.height, side.width, 3), np.uint8)
         try:
             async with asyncio.timeout(self._seconds):
-                await served.pipeline.batcher.submit(pixels, Priority.INTERACTIVE)
+                await served.pipeline.lanes.submit(Picture.of(pixels), Priority.INTERACTIVE)
         except (TimeoutError, VitrineError) as error:
             metrics.CANARIES.labels(model.name, "timeout" if isinstance(error, TimeoutError) else "failed").inc()
             return False

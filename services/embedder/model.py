@@ -11,8 +11,8 @@ import structlog
 from numpy.typing import NDArray
 
 from models.card import CardError, load_card
-from services.embedder.batching import Batching, batch_sizes
 from services.embedder.layout import Layout, candidates, compare, fastest, measure
+from services.embedder.scheduler import Batching, batch_sizes
 from services.embedder.session import Outputs, Session, chosen_provider
 from services.embedder.settings import EmbedderSettings, Precision
 from services.runtime.server import StartError

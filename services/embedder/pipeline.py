@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -13,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.embedder import metrics
-from services.embedder.batching import Batcher, Inference
 from services.embedder.crop import Crop
 from services.embedder.decoding import Decoding
+from services.embedder.lanes import Job, Lanes
 from services.embedder.model import EmbeddingModel
+from services.embedder.picture import Picture
 from services.embedder.priority import Priority
 from services.embedder.resize import Resizer
 from services.embedder.session import Outputs
 from services.embedder.settings import EmbedderSettings
-from services.embedder.timings import Timings
+from services.embedder.timings import StageMeters, Timings
 from services.runtime.gate import Gate
 from vitrine.errors import DeadlineError, OverloadedError, VitrineError
 from vitrine.v1 import embedder_pb2
@@ -59,7 +59,11 @@ class Embedded:
 
 
 class Pipeline:
-    """Embeds images with one model, within the queue bounds of the settings."""
+    """Embeds images with one model, within the queue bounds of the settings; create it inside the event loop.
+
+    On a CPU the lanes decode what they run: an image then changes threads once. Large pictures, and on a GPU all of
+    them, are decoded beside the lanes.
+    """
 
     def __init__(self, model: EmbeddingModel, settings: EmbedderSettings, decoding: Decoding) -> None:
         self._model = model
@@ -67,13 +71,15 @@ class Pipeline:
         resizer = Resizer(model.card)
         self._decoder = decoding.decoder(resizer)
         self._input_bytes = resizer.height * resizer.width * 3
-        self._lanes = ThreadPoolExecutor(model.layout.lanes, thread_name_prefix="model")
-        self.batcher = Batcher(self._run_batch, model.batching, model.name)
+        self._decodes_in_lanes = settings.provider == "cpu"
+        self.lanes = Lanes(self._run_batch, model.batching, model.name, too_large=self._decode_beside)
+        self._decoding_beside: set[asyncio.Task[None]] = set()
         bounds = {
             Priority.INTERACTIVE: (settings.interactive_queue_items, settings.interactive_queue_bytes),
             Priority.BULK: (settings.bulk_queue_items, settings.bulk_queue_bytes),
         }
         self._gates = {priority: _gate(model.name, priority, *each) for priority, each in bounds.items()}
+        self._stages = StageMeters()
         metrics.LANES.labels(model.name).set(model.layout.lanes)
 
     @property
@@ -81,13 +87,9 @@ class Pipeline:
         """Images held, in both classes together."""
         return sum(gate.items for gate in self._gates.values())
 
-    async def run(self) -> None:
-        """Serves until cancelled."""
-        await self.batcher.run()
-
     def close(self) -> None:
-        """Ends the threads."""
-        self._lanes.shutdown()
+        """Refuses what waits, lets what runs end, and ends the threads; blocks."""
+        self.lanes.close()
 
     @asynccontextmanager
     async def admit(self, images: int, size: int, caller: Caller) -> AsyncIterator[None]:
@@ -120,32 +122,51 @@ class Pipeline:
             await self._embed(image.data, crop, caller, embedded)
         except VitrineError as error:
             embedded.error = error
-        code = embedded.error.code.name if embedded.error else "OK"
-        metrics.IMAGES.labels(caller.priority, code).inc()
+        metrics.IMAGES.labels(caller.priority, embedded.error.code.name if embedded.error else "OK").inc()
         return embedded
 
     async def _embed(self, data: bytes, crop: Crop, caller: Caller, embedded: Embedded) -> None:
-        priority, timings = caller.priority, embedded.timings
         arrived = time.monotonic()
-        decoded = await self._decoding.decode(self._decoder, data, crop, priority, caller.deadline, caller.name)
-        timings.decode = decoded.seconds
-        timings.queue = time.monotonic() - arrived - decoded.seconds
-        if decoded.pixels is None:
-            assert decoded.error is not None
-            if isinstance(decoded.error, DeadlineError):
-                metrics.DROPPED.labels(self._model.name, priority, "expired").inc()
-            raise decoded.error
-        metrics.STAGE_SECONDS.labels("decode", priority).observe(timings.decode)
-        inference: Inference = await self.batcher.submit(decoded.pixels, priority, caller.deadline, caller.name)
-        timings.queue += inference.queue_seconds
-        timings.model = inference.model_seconds
-        metrics.STAGE_SECONDS.labels("queue", priority).observe(timings.queue)
-        metrics.STAGE_SECONDS.labels("model", priority).observe(timings.model)
+        decoder = self._decoder
+        picture = Picture(lambda in_lane: decoder.decode_small(data, crop) if in_lane else decoder(data, crop))
+        try:
+            if not self._decodes_in_lanes:
+                await self._decode(picture, caller)
+            inference = await self.lanes.submit(picture, caller.priority, caller.deadline, caller.name)
+        finally:
+            embedded.timings.decode = picture.seconds
+        embedded.timings.model = inference.model_seconds
+        embedded.timings.queue = max(time.monotonic() - arrived - picture.seconds - inference.model_seconds, 0.0)
+        self._stages.observe(caller.priority, embedded.timings)
         embedded.embedding, embedded.logits = inference.embedding, inference.logits
 
-    def _run_batch(self, pixels: NDArray[np.uint8]) -> asyncio.Future[Outputs]:
-        alone = self.held <= len(pixels)  # nothing else is being decoded, waits, or runs
-        return asyncio.get_running_loop().run_in_executor(self._lanes, self._model.run, pixels, alone)
+    async def _decode(self, picture: Picture, caller: Caller) -> None:
+        try:
+            await self._decoding.decode(picture, caller.priority, caller.deadline, caller.name)
+        except DeadlineError:
+            metrics.DROPPED.labels(self._model.name, caller.priority, "expired").inc()
+            raise
+
+    def _decode_beside(self, job: Job) -> None:
+        """Takes a picture that is too large out of a lane's way, and puts it back decoded."""
+
+        async def decode() -> None:
+            try:
+                await self._decode(job.picture, Caller(job.priority, job.caller, job.deadline))
+            except VitrineError as error:
+                if not job.answer.done():
+                    job.answer.set_exception(error)
+            else:
+                self.lanes.push(job)
+
+        task = asyncio.create_task(decode())
+        self._decoding_beside.add(task)
+        task.add_done_callback(self._decoding_beside.discard)
+        job.answer.add_done_callback(lambda _: task.cancel())  # nobody waits for it any more
+
+    def _run_batch(self, pixels: NDArray[np.uint8]) -> Outputs:
+        alone = self.held <= len(pixels)  # nothing else waits or runs
+        return self._model.run(pixels, alone)
 
     def _overloaded(self, gate: Gate, caller: str) -> OverloadedError:
         shortest, longest = _RETRY_AFTER_SECONDS
@@ -154,7 +175,7 @@ class Pipeline:
         return OverloadedError(
             f"the interactive queue is full: it holds {gate.items} images of {gate.bytes} bytes{whose}; "
             f"interactive_queue_items is {gate.max_items}, interactive_queue_bytes is {gate.max_bytes}",
-            retry_after=min(max(gate.items * self.batcher.seconds_per_image, shortest), longest),
+            retry_after=min(max(gate.items * self.lanes.seconds_per_image, shortest), longest),
         )
 
 

@@ -31,7 +31,6 @@ class Served:
         self._users = 0
         self._unused = asyncio.Event()
         self._unused.set()
-        self._running = asyncio.create_task(pipeline.run())
         card = model.card
         self._info = (card.name, card.version, card.fingerprint, model.provider, model.device, model.precision.value)
         self.announce()
@@ -59,8 +58,6 @@ class Served:
 
     async def close(self) -> None:
         """Releases everything."""
-        self._running.cancel()
-        await asyncio.gather(self._running, return_exceptions=True)
         await asyncio.to_thread(self.pipeline.close)
         metrics.MODEL.remove(*self._info)
 

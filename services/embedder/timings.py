@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from services.embedder import metrics
+from services.embedder.priority import Priority
 from vitrine.v1 import common_pb2
+
+STAGES = ("decode", "queue", "model")
 
 
 @dataclass
@@ -21,6 +25,20 @@ class Timings:
 def stage_timings(timings: Sequence[Timings]) -> list[common_pb2.StageTiming]:
     """Returns the longest time that any of the images spent in each stage."""
     return [
-        common_pb2.StageTiming(stage=stage, seconds=max(getattr(each, stage) for each in timings))
-        for stage in ("decode", "queue", "model")
+        common_pb2.StageTiming(stage=stage, seconds=max(getattr(each, stage) for each in timings)) for stage in STAGES
     ]
+
+
+class StageMeters:
+    """The histograms of the stages, looked up once."""
+
+    def __init__(self) -> None:
+        self._stages = {
+            priority: [(stage, metrics.STAGE_SECONDS.labels(stage, priority)) for stage in STAGES]
+            for priority in Priority
+        }
+
+    def observe(self, priority: Priority, timings: Timings) -> None:
+        """Counts one image that went all the way."""
+        for stage, histogram in self._stages[priority]:
+            histogram.observe(getattr(timings, stage))

@@ -264,7 +264,7 @@ async def test_a_shard_that_does_not_ack_stops_the_reading_of_the_stream(tiny_mo
 
         writing = asyncio.create_task(write())
         await eventually(lambda: embedder.held == 0 and shard.received)
-        handled = embedder.pipeline.batcher
+        handled = embedder.pipeline.lanes
         for _ in range(50):
             await asyncio.sleep(0.01)
             assert len(shard.received) <= 6

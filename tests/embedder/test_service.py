@@ -213,7 +213,7 @@ async def test_work_of_a_caller_who_left_is_dropped_before_the_model(tiny_model,
         await eventually(lambda: device.batches == [1])
         gone = embedder.stub.Embed(images(PHOTO, OTHER, PHOTO))
         late = embedder.stub.Embed(images(PHOTO, OTHER), timeout=0.3)
-        await eventually(lambda: len(embedder.pipeline.batcher) == 5)
+        await eventually(lambda: len(embedder.pipeline.lanes) == 5)
         gone.cancel()
         with pytest.raises(grpc.RpcError) as caught:
             await late

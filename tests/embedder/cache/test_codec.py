@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.embedder.cache.codec import InvalidEntryError, check, encode, entry_bytes, view
+from services.embedder.cache.key import VectorSpace
+from services.embedder.cache.vector import CachedVector, TopClasses
+from services.embedder.crop import Crop
+from services.embedder.tags import top_tags
+from tests.embedder.cache.entries import CLASSES, DIM, assert_same, key, vector
+
+GOOD = encode(vector(), key())
+
+
+def reason(raw, under=None):
+    with pytest.raises(InvalidEntryError) as caught:
+        check(raw, under or key())
+    return caught.value.reason
+
+
+@given(dim=st.integers(1, 2000), classes=st.integers(0, 1500), seed=st.integers(0, 2**32 - 1))
+def test_what_is_written_is_read(dim, classes, seed):
+    place = VectorSpace("f" * 64, dim, classes).key(seed.to_bytes(32, "big"), Crop())
+    written = vector(seed, dim, classes)
+    raw = encode(written, place)
+    assert len(raw) == entry_bytes(place)
+    assert_same(view(check(raw, place), place), written)
+
+
+@given(st.integers(0, len(GOOD) * 8 - 1))
+def test_a_flipped_bit_is_found(bit):
+    damaged = bytearray(GOOD)
+    damaged[bit // 8] ^= 1 << bit % 8
+    assert reason(bytes(damaged)) in {"format", "version", "shape", "checksum"}
+
+
+@given(st.integers(0, len(GOOD) - 1))
+def test_a_value_cut_short_is_found(length):
+    assert reason(GOOD[:length]) == "length"
+
+
+@given(st.one_of(st.binary(max_size=500), st.none(), st.integers(), st.text(), st.lists(st.binary())))
+def test_nothing_but_an_entry_is_taken_for_one(raw):
+    assert reason(raw) in {"length", "format"}
+
+
+def test_what_else_can_be_wrong():
+    assert reason(GOOD + b"\0") == "length"
+    assert reason(GOOD[:3] + b"\2" + GOOD[4:]) == "version"
+    assert reason(GOOD, VectorSpace("f" * 64, DIM + 1, CLASSES).key(bytes(32), Crop())) == "shape"
+    assert reason(GOOD, VectorSpace("f" * 64, DIM, CLASSES - 1).key(bytes(32), Crop())) == "shape"
+    assert reason(GOOD, key(1)) == "checksum"  # whole, but another image's
+
+
+@pytest.mark.parametrize(
+    ("bad", "expected"),
+    [
+        (CachedVector(np.full(DIM, np.nan, np.float32), vector().classes), "not_finite"),
+        (CachedVector(np.full(DIM, np.inf, np.float32), vector().classes), "not_finite"),
+        (CachedVector(vector().embedding * np.float32(1.01), vector().classes), "norm"),
+        (CachedVector(np.zeros(DIM, np.float32), vector().classes), "norm"),
+        (CachedVector(vector(dim=DIM + 1).embedding, vector().classes), "shape"),
+        (CachedVector(vector().embedding), "shape"),
+        (
+            CachedVector(
+                vector().embedding,
+                TopClasses(np.arange(CLASSES, dtype=np.uint32), np.full(CLASSES, np.nan, np.float32)),
+            ),
+            "classes",
+        ),
+    ],
+)
+def test_a_bad_vector_is_not_written_nor_read(bad, expected, monkeypatch):
+    with pytest.raises(InvalidEntryError) as caught:
+        encode(bad, key())
+    assert caught.value.reason == expected
+    if expected != "shape":  # whoever wrote it had no such check
+        with monkeypatch.context() as patch:
+            patch.setattr("services.embedder.cache.codec._check", lambda vector: None)
+            raw = encode(bad, key())
+        assert reason(raw) == expected
+
+
+def test_a_class_that_the_model_does_not_have_is_not_read(monkeypatch):
+    top = TopClasses(np.full(CLASSES, CLASSES, np.uint32), np.full(CLASSES, 0.1, np.float32))
+    with pytest.raises(InvalidEntryError, match="classes"):
+        encode(CachedVector(vector().embedding, top), key())
+
+
+def test_arrays_of_an_entry_cannot_be_written_to():
+    found = view(GOOD, key())
+    for array in (found.embedding, found.classes.indices, found.classes.probabilities):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+
+
+def test_top_classes_give_the_tags_that_the_logits_give():
+    logits = np.random.default_rng(3).standard_normal(1000).astype(np.float32)
+    logits[100:200] = logits[300]  # equal ones too
+    labels = [f"class {number}" for number in range(1000)]
+    top = TopClasses.from_logits(logits)
+    expected = top_tags(logits, labels, 100)
+    assert [labels[index] for index in top.indices] == [tag.label for tag in expected]
+    assert top.probabilities.tolist() == [tag.probability for tag in expected]
