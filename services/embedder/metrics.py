@@ -33,6 +33,26 @@ IMAGES = Counter("vitrine_embedder_images", "Images answered, by status code.", 
 DROPPED = Counter(
     "vitrine_embedder_dropped", "Images dropped before the model, by reason.", ("model", "priority", "reason")
 )
+CACHE_LOOKUPS = Counter(
+    "vitrine_embedder_cache_lookups", "Images looked up in the vector cache, by result.", ("result",)
+)
+CACHE_ENTRIES = Gauge("vitrine_embedder_cache_entries", "Vectors held in memory.")
+CACHE_BYTES = Gauge("vitrine_embedder_cache_bytes", "Bytes of the vectors held in memory.")
+CACHE_EVICTIONS = Counter("vitrine_embedder_cache_evictions", "Vectors that left memory for others.")
+CACHE_INVALID = Counter(
+    "vitrine_embedder_cache_invalid",
+    "Vectors not served, or not kept, by whom they came from and what is wrong with them.",
+    ("origin", "reason"),
+)
+CACHE_REDIS_UP = Gauge("vitrine_embedder_cache_redis_up", "1 while the shared cache answers.")
+CACHE_REDIS_FAILURES = Counter(
+    "vitrine_embedder_cache_redis_failures", "Connections lost, or not made, and commands refused.", ("reason",)
+)
+CACHE_REDIS_UNANSWERED = Counter(
+    "vitrine_embedder_cache_redis_unanswered",
+    "Reads and writes of the shared cache given up, by reason.",
+    ("operation", "reason"),
+)
 INGESTED = Counter("vitrine_embedder_ingest_items", "Items answered by Ingest, by status code.", ("code",))
 SHARD_BREAKS = Counter("vitrine_embedder_shard_breaks", "Upsert streams that broke with points pending.")
 MODEL = Gauge(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
+from services.embedder.cache.redis_address import RedisAddress
 from services.embedder.limits import PIXEL_CEILING, ImageLimits
 from services.runtime.settings import AddressList, PathList, ServiceSettings
 
@@ -152,6 +153,41 @@ class EmbedderSettings(ServiceSettings):
     bulk_queue_bytes: int = Field(
         128 * _MIB, ge=_MIB, le=2**40, description="The same in bytes of image files and decoded pictures."
     )
+    cache_memory_bytes: int = Field(
+        64 * _MIB,
+        ge=0,
+        le=2**40,
+        description="Memory for vectors of images seen before, which are then not embedded again; 0: none. A vector "
+        "takes its length plus about 1.3 kB.",
+    )
+    cache_redis_url: SecretStr = Field(
+        SecretStr(""),
+        description="Redis in which replicas share such vectors, like redis://user:password@host:6379/0, or rediss:// "
+        "for TLS; empty: none. Give it a maxmemory and the policy allkeys-lru. While it is away, images are embedded "
+        "without it.",
+    )
+    cache_redis_timeout_seconds: float = Field(
+        0.05,
+        gt=0,
+        le=5,
+        description="Longest wait for an answer of Redis. Lower: a slow Redis costs requests less, and is given up "
+        "sooner.",
+    )
+    cache_redis_lock_seconds: float = Field(
+        0.25,
+        gt=0,
+        le=60,
+        description="How long others wait for a replica that embeds the same image before they do it too. Higher: "
+        "fewer images embedded twice under load, and a replica that dies holds others up for longer.",
+    )
+    cache_ttl_seconds: float = Field(
+        86_400.0,
+        ge=1,
+        le=366 * 86_400,
+        description="How long a vector is kept, in memory and in Redis. Vectors say little of a picture, yet not "
+        "nothing.",
+    )
+
     stream_window_items: int = Field(
         128, ge=1, le=100_000, description="Images of one EmbedStream taken in before their answers are read."
     )
@@ -174,6 +210,21 @@ class EmbedderSettings(ServiceSettings):
         le=3600,
         description="How long an Ingest tries to reach a shard that went away before its items answer UNAVAILABLE.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hide_the_password(cls, values: Any) -> Any:
+        """Errors quote what they were given: the whole of it where settings contradict each other."""
+        if isinstance(values, dict) and isinstance(url := values.get("cache_redis_url"), str):
+            values["cache_redis_url"] = SecretStr(url)
+        return values
+
+    @field_validator("cache_redis_url")
+    @classmethod
+    def _redis_can_be_addressed(cls, url: SecretStr) -> SecretStr:
+        if url.get_secret_value():
+            RedisAddress(url)
+        return url
 
     @model_validator(mode="after")
     def _gpu_settings_fit_together(self) -> Self:

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.embedder.cache.codec import InvalidEntryError, check, encode, entry_bytes, view
@@ -19,6 +19,7 @@ def reason(raw, under=None):
     return caught.value.reason
 
 
+@settings(deadline=None)
 @given(dim=st.integers(1, 2000), classes=st.integers(0, 1500), seed=st.integers(0, 2**32 - 1))
 def test_what_is_written_is_read(dim, classes, seed):
     place = VectorSpace("f" * 64, dim, classes).key(seed.to_bytes(32, "big"), Crop())
@@ -28,6 +29,7 @@ def test_what_is_written_is_read(dim, classes, seed):
     assert_same(view(check(raw, place), place), written)
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(GOOD) * 8 - 1))
 def test_a_flipped_bit_is_found(bit):
     damaged = bytearray(GOOD)
@@ -35,11 +37,13 @@ def test_a_flipped_bit_is_found(bit):
     assert reason(bytes(damaged)) in {"format", "version", "shape", "checksum"}
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(GOOD) - 1))
 def test_a_value_cut_short_is_found(length):
     assert reason(GOOD[:length]) == "length"
 
 
+@settings(deadline=None)
 @given(st.one_of(st.binary(max_size=500), st.none(), st.integers(), st.text(), st.lists(st.binary())))
 def test_nothing_but_an_entry_is_taken_for_one(raw):
     assert reason(raw) in {"length", "format"}
@@ -77,12 +81,12 @@ def test_a_bad_vector_is_not_written_nor_read(bad, expected, monkeypatch):
     assert caught.value.reason == expected
     if expected != "shape":  # whoever wrote it had no such check
         with monkeypatch.context() as patch:
-            patch.setattr("services.embedder.cache.codec._check", lambda vector: None)
+            patch.setattr("services.embedder.cache.codec._check", lambda vector, key: None)
             raw = encode(bad, key())
         assert reason(raw) == expected
 
 
-def test_a_class_that_the_model_does_not_have_is_not_read(monkeypatch):
+def test_a_class_that_the_model_does_not_have_is_not_kept():
     top = TopClasses(np.full(CLASSES, CLASSES, np.uint32), np.full(CLASSES, 0.1, np.float32))
     with pytest.raises(InvalidEntryError, match="classes"):
         encode(CachedVector(vector().embedding, top), key())
