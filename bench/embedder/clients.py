@@ -12,9 +12,11 @@ from typing import Any, Protocol, cast
 
 import grpc
 
+from bench.embedder.http2 import Http2Connection, grpc_message, header_block
 from vitrine.errors import from_rpc_error
 from vitrine.v1 import embedder_pb2
 
+EMBED = "/vitrine.v1.Embedder/Embed"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
@@ -42,17 +44,14 @@ class GrpcTarget:
     def __init__(self, address: str, images: Sequence[bytes], answer_bytes: int) -> None:
         """`answer_bytes`: a shorter answer has no vector in it."""
         self._answer_bytes = answer_bytes
-        self._requests = [
-            embedder_pb2.EmbedRequest(images=[embedder_pb2.ImageInput(data=data)]).SerializeToString()
-            for data in images
-        ]
+        self._requests = embed_requests(images)
         self._items = [
             embedder_pb2.EmbedStreamRequest(image=embedder_pb2.ImageInput(data=data)).SerializeToString()
             for data in images
         ]
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         # Neither serializer nor deserializer: bytes as they are.
-        self._embed: Any = self._channel.unary_unary("/vitrine.v1.Embedder/Embed")
+        self._embed: Any = self._channel.unary_unary(EMBED)
         self._stream: Any = self._channel.stream_stream("/vitrine.v1.Embedder/EmbedStream")
 
     async def caller(self) -> Call:
@@ -84,6 +83,45 @@ class GrpcTarget:
     async def close(self) -> None:
         """Closes the channel."""
         await self._channel.close()
+
+
+class LeanGrpcTarget:
+    """`Embed` alone, by the leanest client there is (`bench.embedder.http2`), on one connection for all callers."""
+
+    def __init__(self, address: str, images: Sequence[bytes], answer_bytes: int) -> None:
+        self._host, _, port = address.rpartition(":")
+        self._port = int(port)
+        self._answer_bytes = answer_bytes
+        self._headers = header_block(
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", EMBED),
+            (":authority", address),
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+        )
+        self._requests = [grpc_message(request) for request in embed_requests(images)]
+        self._connection: Http2Connection | None = None
+
+    async def caller(self) -> Call:
+        """Returns one more caller; the first connects."""
+        if self._connection is None:
+            loop = asyncio.get_running_loop()
+            _, self._connection = await loop.create_connection(Http2Connection, self._host, self._port)
+        return self._one
+
+    async def _one(self, number: int, timeout: float | None = None) -> bytes:
+        assert self._connection is not None
+        async with asyncio.timeout(timeout):
+            body = await self._connection.call(self._headers, self._requests[number % len(self._requests)])
+        if len(body) < self._answer_bytes:
+            raise RefusedError("no vector")
+        return body
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        if self._connection is not None:
+            self._connection.close()
 
 
 class HttpTarget:
@@ -160,11 +198,20 @@ class _Connection(asyncio.Protocol):
             self._answer.set_exception(error or ConnectionError("the server closed the connection"))
 
 
-Target = GrpcTarget | HttpTarget
+Target = GrpcTarget | LeanGrpcTarget | HttpTarget
+
+
+def embed_requests(images: Sequence[bytes]) -> list[bytes]:
+    """Returns an `EmbedRequest` for each image, encoded."""
+    return [
+        embedder_pb2.EmbedRequest(images=[embedder_pb2.ImageInput(data=data)]).SerializeToString() for data in images
+    ]
 
 
 def open_target(protocol: str, address: str, images: Sequence[bytes], dim: int) -> Target:
-    """Opens a target; `protocol` is `grpc`, or `http:PATH`."""
+    """Opens a target; `protocol` is `grpc`, `lean-grpc`, or `http:PATH`."""
+    if protocol == "lean-grpc":
+        return LeanGrpcTarget(address, images, dim * 4)
     if protocol == "grpc":
         return GrpcTarget(address, images, dim * 4)
     return HttpTarget(address, protocol.removeprefix("http:"), images, dim * 4)

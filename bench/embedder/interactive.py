@@ -34,7 +34,9 @@ async def measure(bench: Bench, server: Server) -> dict[str, Any]:
             idle[callers] += run["latencies"]
             before = await asyncio.to_thread(_bulk_model_seconds, server)
             length = seconds + 2 * _RAMP_SECONDS + callers / 50
-            stream = asyncio.create_task(bench.bulk.do(mode="stream", seconds=length, **server.target(), **bench.files))
+            stream = asyncio.create_task(
+                bench.bulk.do(mode="stream", seconds=length, **server.grpc_target(), **bench.files)
+            )
             await asyncio.sleep(_RAMP_SECONDS)
             run = await bench.closed(server.target(), callers, seconds)
             busy[callers] += run["latencies"]

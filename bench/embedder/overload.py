@@ -122,7 +122,7 @@ def _describe(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
 
 async def _arrivals(bench: Bench, server: Server, segments: list[tuple[float, float]], seed: int) -> list[Outcome]:
     run = await bench.load.do(
-        mode="open", segments=segments, deadline=DEADLINE_SECONDS, seed=seed, **server.target(), **bench.files
+        mode="open", segments=segments, deadline=DEADLINE_SECONDS, seed=seed, **server.grpc_target(), **bench.files
     )
     return [Outcome(*each) for each in run["outcomes"]]
 

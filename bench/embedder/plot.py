@@ -26,13 +26,13 @@ def draw(result: dict[str, Any], path: Path) -> Path:
     figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.6), sharey=True)
     rows = list(throughput_rows(result))
     for panel, quantile in zip(panels, ("p50", "p99"), strict=True):
-        for title in TITLES.values():
+        for title, colour in _COLOURS.items():
             points = [(callers, row) for name, callers, row in rows if name == title]
             if not points:
                 continue
             x = [row[f"{quantile}_ms"] for _, row in points]
             y = [row["per_s"] for _, row in points]
-            panel.plot(x, y, marker="o", label=title, color=_COLOURS[title])
+            panel.plot(x, y, marker="o", label=title, color=colour)
             if title == TITLES["service_fp32"]:
                 for (callers, _), left, bottom in zip(points, x, y, strict=True):
                     panel.annotate(callers, (left, bottom), textcoords="offset points", xytext=(5, -12), fontsize=8)

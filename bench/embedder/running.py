@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bench.embedder import interactive, overload
 from bench.embedder.child import Child
 from bench.embedder.images import COUNT, SIDE, make_images
-from bench.embedder.machine import describe_machine
+from bench.embedder.machine import ForeignLoad, describe_machine
 from bench.embedder.servers import PEERS, Server, Servers, installed
 from bench.embedder.setup import Bench, Pace
 from bench.embedder.throughput import BUSY, LONE, Throughput, best_peer
@@ -66,7 +66,7 @@ class Benchmark:
             ChildError, PeerError, ProcessDiedError: Something does not start, or breaks.
         """
         card = load_card(self._model_dir)
-        int8 = "int8" in card.variants
+        int8 = "int8" in getattr(card, "variants", {})
         dim = card.outputs.embedding.dim
         self.result = {
             "benchmark": "embedder",
@@ -131,9 +131,13 @@ class Benchmark:
             return
         await self._check_agreement(bench, services, peers)
         self._throughput = Throughput(bench)
+        foreign = ForeignLoad()
+        self.result["machine"]["foreign_cores_by_round"] = foreign_cores = []
         for number in range(self._pace.rounds):
             self._say(f"round {number + 1} of {self._pace.rounds}")
             await self._throughput.run({f"service_{name}": each for name, each in services.items()}, peers, bare)
+            foreign_cores.append(foreign.cores())
+            self._say(f"others used {foreign_cores[-1]:.2f} cores during this round")
             self._take_throughput()
         self.result["memory"] = {f"service_{name}_peak_mib": each.peak_mib() for name, each in services.items()}
         self._save()

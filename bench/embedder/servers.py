@@ -53,8 +53,12 @@ class Server:
     """URL of its metrics; ours only."""
 
     def target(self) -> dict[str, str]:
-        """Returns what a load job says of its target."""
+        """Returns what a load job says of its target, for the leanest client of its protocol."""
         return {"protocol": self.protocol, "address": self.address}
+
+    def grpc_target(self) -> dict[str, str]:
+        """Returns the same for gRPC's own client, which also streams and knows status codes; ours only."""
+        return {"protocol": "grpc", "address": self.address}
 
     def resident_bytes(self) -> int:
         """Returns the memory of its process, now."""
@@ -105,7 +109,7 @@ class Servers:
         await supervisor.start(spec)
         return Server(
             name,
-            "grpc",
+            "lean-grpc",
             spec.address,
             supervisor.processes[name].process.pid,
             await _layout(spec.address),

@@ -11,6 +11,7 @@ from rich.table import Table
 TITLES = {
     "service_fp32": "Vitrine, fp32",
     "service_int8": "Vitrine, int8",
+    "service_fp32_grpc_client": "Vitrine, fp32, gRPC's own Python client",
     "mosec": "mosec, fp32",
     "litserve": "LitServe, fp32",
 }

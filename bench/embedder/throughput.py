@@ -18,6 +18,10 @@ LONE = 1
 BUSY = 32
 """Callers of the throughput comparison."""
 
+GRPC_CLIENT_OF = "service_fp32"
+GRPC_CLIENT = "service_fp32_grpc_client"
+"""The same service through gRPC's own Python client instead of the lean one."""
+
 Run = dict[str, Any]
 
 
@@ -109,7 +113,10 @@ class Throughput:
         for callers in self._bench.pace.callers:
             compared = services | {name: servers[callers] for name, servers in peers.items()}
             for name, server in compared.items():
-                await self._run_service(name, server, callers)
+                await self._run_service(name, server, server.target(), callers)
+            if callers in (LONE, BUSY) and GRPC_CLIENT_OF in services:
+                server = services[GRPC_CLIENT_OF]
+                await self._run_service(GRPC_CLIENT, server, server.grpc_target(), callers)
 
     async def _run_bare(self, layout: BareLayout) -> None:
         bench = self._bench
@@ -126,8 +133,8 @@ class Throughput:
         self._bare.setdefault(layout, []).append(run)
         bench.say(f"bare {layout.precision}, {layout}: {run['per_s']:.1f}/s")
 
-    async def _run_service(self, name: str, server: Server, callers: int) -> None:
-        run = await self._bench.closed(server.target(), callers, self._bench.pace.seconds)
+    async def _run_service(self, name: str, server: Server, target: dict[str, str], callers: int) -> None:
+        run = await self._bench.closed(target, callers, self._bench.pace.seconds)
         series = self.series.setdefault(name, Series())
         series.runs[callers].append(run)
         series.layouts[callers] = server.layout
@@ -172,6 +179,8 @@ class Throughput:
 
     def _bare_table(self) -> Iterator[dict[str, Any]]:
         for layout, runs in self._bare.items():
+            if not all(run["latencies"] for run in runs):
+                continue  # not one batch within the time
             yield {
                 "precision": layout.precision,
                 "layout": str(layout),
@@ -188,10 +197,11 @@ async def best_peer(bench: Bench, servers: Servers, name: str) -> dict[int, Serv
 
     The best for one caller answers one caller; the one that answers 32 best answers the rest.
     """
-    started = [await servers.peer(name, layout) for layout in peer_layouts()]
+    spread, batched, wide = peer_layouts()
     if not bench.pace.choose_seconds:
-        chosen = {LONE: started[-1], BUSY: started[1]}
+        chosen = {LONE: await servers.peer(name, wide), BUSY: await servers.peer(name, batched)}
     else:
+        started = [await servers.peer(name, layout) for layout in (spread, batched, wide)]
         rates: dict[int, dict[Server, float]] = {LONE: {}, BUSY: {}}
         for callers, found in rates.items():
             for server in started:
