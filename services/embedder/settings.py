@@ -175,7 +175,7 @@ class EmbedderSettings(ServiceSettings):
     )
     cache_redis_lock_seconds: float = Field(
         0.25,
-        gt=0,
+        ge=0.01,
         le=60,
         description="How long others wait for a replica that embeds the same image before they do it too. Higher: "
         "fewer images embedded twice under load, and a replica that dies holds others up for longer.",

@@ -118,17 +118,16 @@ class VectorCache:
     ) -> tuple[CachedVector, Source]:
         if self._store is None:
             return await self._compute(key, compute)
-        if (value := await self._store.get(key)) is None:
-            turn = await self._store.take_turn(key, priority, deadline)
-            if (value := turn.value) is None:
-                try:
-                    return await self._compute(key, compute)
-                except BaseException:
-                    self._store.give_back(turn)
-                    raise
+        turn = await self._store.find_or_take_turn(key, priority, deadline)
+        if turn.value is None:
+            try:
+                return await self._compute(key, compute)
+            except BaseException:
+                self._store.give_back(turn)
+                raise
         metrics.CACHE_LOOKUPS.labels(Source.REDIS).inc()
-        self._keep(key, value)
-        return view(value, key), Source.REDIS
+        self._keep(key, turn.value)
+        return view(turn.value, key), Source.REDIS
 
     async def _compute(self, key: VectorKey, compute: Compute) -> tuple[CachedVector, Source]:
         metrics.CACHE_LOOKUPS.labels(Source.COMPUTED).inc()

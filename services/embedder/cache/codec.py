@@ -45,7 +45,8 @@ def encode(vector: CachedVector, key: VectorKey) -> bytes:
         InvalidEntryError: Its shape or classes are not what the key promises, it is not finite, or its norm is not 1.
     """
     top = vector.classes
-    if vector.embedding.shape != (key.dim,) or (len(top.indices) if top else 0) != key.classes:
+    shapes = (vector.embedding.shape, *((top.indices.shape, top.probabilities.shape) if top else ()))
+    if shapes != ((key.dim,), *(((key.classes,),) * 2 if key.labels else ())):
         raise InvalidEntryError("shape")
     _check(vector, key)
     body = np.asarray(vector.embedding, "<f4").tobytes()

@@ -20,10 +20,10 @@ _PAUSES = (0.004, 0.006, 0.01, 0.016, 0.025)
 
 @dataclass(frozen=True)
 class Turn:
-    """What became of waiting for a turn."""
+    """An entry, or the turn to compute it."""
 
     value: bytes | None = None
-    """The checked entry, where another replica has put it there meanwhile."""
+    """The checked entry; None: compute it."""
     lock: bytes | None = None
     """The lock that this replica holds while it computes; None: it computes without."""
     expires: float = 0.0
@@ -53,20 +53,17 @@ class RedisStore:
         self._clock = clock
         self._sleep = sleep
 
-    async def get(self, key: VectorKey) -> bytes | None:
-        """Returns a checked entry."""
+    async def find_or_take_turn(self, key: VectorKey, priority: Priority, deadline: float | None = None) -> Turn:
+        """Returns the entry, waiting for it where another replica is computing it; without one, compute it now."""
         replies = await self._link.ask(_read(key))
-        if not replies or replies[0] == b"":
-            return None
-        try:
-            return check(replies[0], key)
-        except InvalidEntryError as error:
-            metrics.CACHE_INVALID.labels("redis", error.reason).inc()
-            return None
+        if replies is None:
+            return Turn()
+        if (value := _checked(replies[0], key, report=True)) is not None:
+            return Turn(value)
+        return await self._take_turn(key, priority, deadline)
 
-    async def take_turn(self, key: VectorKey, priority: Priority, deadline: float | None = None) -> Turn:
-        """Waits until another replica has put the entry there, or this one should compute it."""
-        name = _PREFIX + key.digest.hex().encode() + b":" + priority.encode()
+    async def _take_turn(self, key: VectorKey, priority: Priority, deadline: float | None) -> Turn:
+        name = _name(key) + b":" + priority.encode()
         take: Command = (b"SET", name, b"1", b"NX", b"PX", round(self._lock_seconds * 1000))
         began = self._clock()
         until = began + self._lock_seconds if deadline is None else min(began + self._lock_seconds, deadline)
@@ -104,8 +101,12 @@ def _read(key: VectorKey) -> Command:
     return (b"GETRANGE", _name(key), 0, entry_bytes(key))
 
 
-def _checked(found: Reply, key: VectorKey) -> bytes | None:
+def _checked(found: Reply, key: VectorKey, *, report: bool = False) -> bytes | None:
+    if found == b"":  # how GETRANGE says that there is none
+        return None
     try:
         return check(found, key)
-    except InvalidEntryError:
+    except InvalidEntryError as error:
+        if report:
+            metrics.CACHE_INVALID.labels("redis", error.reason).inc()
         return None

@@ -1,3 +1,6 @@
+import shutil
+import subprocess
+
 import pytest
 
 from tests.embedder.cache.redis_server import BINARY, RedisServer
@@ -23,3 +26,16 @@ def make_redis(tmp_path):
 @pytest.fixture
 def redis(make_redis):
     return make_redis()
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """Files of a certificate for 127.0.0.1 that vouches for itself, and of its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    files = [str(tmp_path / name) for name in ("certificate.pem", "key.pem")]
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    )
+    subprocess.run([*command.split(), "-out", files[0], "-keyout", files[1]], check=True, capture_output=True)
+    return files

@@ -55,7 +55,7 @@ async def impostor(handle):
     async def serve(reader, writer):
         try:
             await handle(reader, writer)
-        except (ConnectionError, asyncio.CancelledError):
+        except (ConnectionError, EOFError, asyncio.CancelledError):
             pass
         finally:
             writer.close()

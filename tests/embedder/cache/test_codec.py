@@ -66,6 +66,7 @@ def test_what_else_can_be_wrong():
         (CachedVector(np.zeros(DIM, np.float32), vector().classes), "norm"),
         (CachedVector(vector(dim=DIM + 1).embedding, vector().classes), "shape"),
         (CachedVector(vector().embedding), "shape"),
+        (CachedVector(vector().embedding, vector(classes=CLASSES + 1).classes), "shape"),
         (
             CachedVector(
                 vector().embedding,
@@ -90,6 +91,12 @@ def test_a_class_that_the_model_does_not_have_is_not_kept():
     top = TopClasses(np.full(CLASSES, CLASSES, np.uint32), np.full(CLASSES, 0.1, np.float32))
     with pytest.raises(InvalidEntryError, match="classes"):
         encode(CachedVector(vector().embedding, top), key())
+
+
+def test_a_model_without_a_classifier_has_no_classes():
+    top = TopClasses(np.empty(0, np.uint32), np.empty(0, np.float32))
+    with pytest.raises(InvalidEntryError, match="shape"):
+        encode(CachedVector(vector().embedding, top), VectorSpace("f" * 64, DIM).key(bytes(32), Crop()))
 
 
 def test_arrays_of_an_entry_cannot_be_written_to():
