@@ -7,6 +7,7 @@ import asyncio
 import grpc
 import structlog
 
+from services.embedder.cache.cache import VectorCache
 from services.embedder.gpu import GpuMetrics, watch_gpu
 from services.embedder.health import HealthMonitor
 from services.embedder.memory import keep_freed_memory
@@ -33,12 +34,15 @@ class Embedder:
         self.registry: ModelRegistry | None = None
         self._watching: asyncio.Task[None] | None = None
         self._shards: ShardSet | None = None
+        self._cache: VectorCache | None = None
         self._gpu: GpuMetrics | None = None
 
     async def start(self, server: grpc.aio.Server, lifecycle: Lifecycle) -> None:
         """Loads and warms the models, opens the channels to the shards (they connect when used), and registers."""
         keep_freed_memory()
-        self.registry = ModelRegistry(self._settings, lifecycle.draining)
+        self._cache = VectorCache.from_settings(self._settings)
+        await self._cache.start()
+        self.registry = ModelRegistry(self._settings, lifecycle.draining, self._cache)
         await self.registry.load(self._settings.model_dirs)
         if self._settings.provider != "cpu":
             self._gpu = watch_gpu(self._settings.device_id)
@@ -69,6 +73,8 @@ class Embedder:
             await self.registry.close()
         if self._shards is not None:
             await self._shards.close()
+        if self._cache is not None:
+            await self._cache.close()
         if self._gpu is not None:
             self._gpu.close()
 

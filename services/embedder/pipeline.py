@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.embedder import metrics
+from services.embedder.cache.cache import Source, VectorCache
+from services.embedder.cache.key import VectorSpace
+from services.embedder.cache.vector import CachedVector, TopClasses
 from services.embedder.crop import Crop
 from services.embedder.decoding import Decoding
 from services.embedder.lanes import Job, Lanes
@@ -54,7 +57,8 @@ class Embedded:
     timings: Timings
     embedding: NDArray[np.float32] | None = None
     """[dim], norm 1; None where `error` says why not."""
-    logits: NDArray[np.float32] | None = None
+    classes: TopClasses | None = None
+    """The most probable; None where the model has no classifier, or nobody asked."""
     error: VitrineError | None = None
 
 
@@ -65,9 +69,13 @@ class Pipeline:
     them, are decoded beside the lanes.
     """
 
-    def __init__(self, model: EmbeddingModel, settings: EmbedderSettings, decoding: Decoding) -> None:
+    def __init__(
+        self, model: EmbeddingModel, settings: EmbedderSettings, decoding: Decoding, cache: VectorCache
+    ) -> None:
         self._model = model
         self._decoding = decoding
+        self._cache = cache
+        self._space = VectorSpace(model.card.fingerprint, model.dim, len(model.labels))
         resizer = Resizer(model.card)
         self._decoder = decoding.decoder(resizer)
         self._input_bytes = resizer.height * resizer.width * 3
@@ -112,20 +120,31 @@ class Pipeline:
         finally:
             gate.leave(images, size, caller.name)
 
-    async def embed(self, image: embedder_pb2.ImageInput, caller: Caller) -> Embedded:
-        """Embeds one admitted image; whatever is wrong with it is in the answer."""
+    async def embed(self, image: embedder_pb2.ImageInput, caller: Caller, *, with_classes: bool = False) -> Embedded:
+        """Embeds one admitted image; whatever is wrong with it is in the answer. A cached vector has its classes."""
         embedded = Embedded(b"", Timings())
         try:
             self._decoding.limits.check_bytes(len(image.data))
             crop = Crop.from_box(image.box) if image.HasField("box") else Crop()
             embedded.content_hash = await self._decoding.content_hash(image.data, caller.priority, caller.name)
-            await self._embed(image.data, crop, caller, embedded)
+            key = self._space.key(embedded.content_hash, crop)
+            with_classes = with_classes or self._cache.enabled
+
+            async def compute() -> CachedVector:
+                return await self._compute(image.data, crop, caller, embedded.timings, with_classes)
+
+            vector, source = await self._cache.get_or_compute(key, caller.priority, compute, caller.deadline)
+            embedded.embedding, embedded.classes = vector.embedding, vector.classes
+            if source is Source.COMPUTED:
+                self._stages.observe(caller.priority, embedded.timings)
         except VitrineError as error:
             embedded.error = error
         metrics.IMAGES.labels(caller.priority, embedded.error.code.name if embedded.error else "OK").inc()
         return embedded
 
-    async def _embed(self, data: bytes, crop: Crop, caller: Caller, embedded: Embedded) -> None:
+    async def _compute(
+        self, data: bytes, crop: Crop, caller: Caller, timings: Timings, with_classes: bool
+    ) -> CachedVector:
         arrived = time.monotonic()
         decoder = self._decoder
         picture = Picture(lambda in_lane: decoder.decode_small(data, crop) if in_lane else decoder(data, crop))
@@ -134,11 +153,11 @@ class Pipeline:
                 await self._decode(picture, caller)
             inference = await self.lanes.submit(picture, caller.priority, caller.deadline, caller.name)
         finally:
-            embedded.timings.decode = picture.seconds
-        embedded.timings.model = inference.model_seconds
-        embedded.timings.queue = max(time.monotonic() - arrived - picture.seconds - inference.model_seconds, 0.0)
-        self._stages.observe(caller.priority, embedded.timings)
-        embedded.embedding, embedded.logits = inference.embedding, inference.logits
+            timings.decode = picture.seconds
+        timings.model = inference.model_seconds
+        timings.queue = max(time.monotonic() - arrived - picture.seconds - inference.model_seconds, 0.0)
+        logits = inference.logits if with_classes else None
+        return CachedVector(inference.embedding, None if logits is None else TopClasses.from_logits(logits))
 
     async def _decode(self, picture: Picture, caller: Caller) -> None:
         try:

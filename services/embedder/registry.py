@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from services.embedder import metrics
+from services.embedder.cache.cache import VectorCache
 from services.embedder.decoding import Decoding
 from services.embedder.model import EmbeddingModel
 from services.embedder.pipeline import Pipeline
@@ -65,9 +66,10 @@ class Served:
 class ModelRegistry:
     """All models of one embedder. The first is the default."""
 
-    def __init__(self, settings: EmbedderSettings, draining: asyncio.Event) -> None:
+    def __init__(self, settings: EmbedderSettings, draining: asyncio.Event, cache: VectorCache) -> None:
         self.draining = draining
         self._settings = settings
+        self._cache = cache
         self._decoding = Decoding(settings)
         self._served: dict[str, Served] = {}
         self._retiring: set[asyncio.Task[None]] = set()
@@ -152,7 +154,7 @@ class ModelRegistry:
         return model
 
     def _pipeline(self, model: EmbeddingModel) -> Pipeline:
-        return Pipeline(model, self._settings, self._decoding)
+        return Pipeline(model, self._settings, self._decoding, self._cache)
 
     async def _retire(self, gone: Served) -> None:
         await gone.retire()

@@ -44,13 +44,16 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServicer):
         _check_top_tags(request.top_tags)
         priority = Priority.from_proto(request.priority, Priority.INTERACTIVE)
         caller = Caller.with_time_left(priority, current_caller(), context.time_remaining())
+        with_classes = request.top_tags > 0
         async with self._models.lease(request.model) as served:
             pipeline, model = served.pipeline, served.model
             async with pipeline.admit(len(images), sum(len(image.data) for image in images), caller):
                 if len(images) == 1:
-                    answers = [await pipeline.embed(images[0], caller)]
+                    answers = [await pipeline.embed(images[0], caller, with_classes=with_classes)]
                 else:
-                    answers = await _side_by_side(pipeline.embed(image, caller) for image in images)
+                    answers = await _side_by_side(
+                        pipeline.embed(image, caller, with_classes=with_classes) for image in images
+                    )
         return embedder_pb2.EmbedResponse(
             results=[_result(answer, model, request.top_tags) for answer in answers],
             model=model.card.name,
@@ -73,7 +76,7 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServicer):
                 try:
                     _check_top_tags(request.top_tags)
                     async with served.pipeline.admit(1, len(request.image.data), caller):
-                        answer = await served.pipeline.embed(request.image, caller)
+                        answer = await served.pipeline.embed(request.image, caller, with_classes=request.top_tags > 0)
                     result = _result(answer, served.model, request.top_tags)
                 except VitrineError as error:
                     result = embedder_pb2.EmbedResult(status=to_status(error))
@@ -135,8 +138,8 @@ def _result(answer: Embedded, model: EmbeddingModel, tags: int) -> embedder_pb2.
         return result
     result.status.SetInParent()
     result.vector.CopyFrom(to_proto(answer.embedding, model.card.fingerprint))
-    if tags and answer.logits is not None:
-        result.tags.extend(top_tags(answer.logits, model.labels, tags))
+    if tags and answer.classes is not None:
+        result.tags.extend(top_tags(answer.classes, model.labels, tags))
     return result
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from services.embedder.cache.vector import TopClasses
 from services.embedder.model import EmbeddingModel
 from services.embedder.session import Outputs, Session
 from services.embedder.settings import EmbedderSettings
@@ -59,11 +60,14 @@ def test_a_missing_model_folder_says_what_to_do(tmp_path):
 
 
 def test_tags_are_the_softmax_of_the_logits_most_probable_first():
-    tags = top_tags(np.array([0.0, 2.0, 1.0, -1.0], np.float32), ["a", "b", "c", "d"], 2)
-    assert [tag.label for tag in tags] == ["b", "c"]
+    def tags(logits, labels, count):
+        return top_tags(TopClasses.from_logits(np.array(logits, np.float32)), labels, count)
+
+    best = tags([0.0, 2.0, 1.0, -1.0], ["a", "b", "c", "d"], 2)
+    assert [tag.label for tag in best] == ["b", "c"]
     weights = np.exp([0.0, 2.0, 1.0, -1.0])
-    assert [tag.probability for tag in tags] == pytest.approx((weights / weights.sum())[[1, 2]].tolist())
-    assert len(top_tags(np.array([1000.0, -1000.0], np.float32), ["a", "b"], 9)) == 2
+    assert [tag.probability for tag in best] == pytest.approx((weights / weights.sum())[[1, 2]].tolist())
+    assert len(tags([1000.0, -1000.0], ["a", "b"], 9)) == 2
 
 
 @pytest.mark.parametrize(
