@@ -21,12 +21,13 @@ Command = tuple[bytes, *tuple[bytes | int, ...]]
 Reply = Any
 """Whatever came back: nothing about it is certain."""
 
-# Commands sent in one go. Enough for thousands of images a second over a network with 1 ms of round trip.
-_PIPELINE = 128
+# Commands sent in one go: enough for thousands of images a second over a network with 1 ms of round trip, and so few
+# that the largest vectors get through a slow one within the timeout.
+_PIPELINE = 32
 _MAX_WAITING = 1024
 _MAX_PENDING_WRITES = 256
 # Nobody waits for a connection to be made, so it may take the handshakes of TLS over a long way.
-_CONNECT_TIMEOUTS = 20
+_CONNECT_SECONDS = 1.0
 # The command that matters, under a key prefix that an access list for this cache allows: answers "".
 _PROBE: Command = (b"GETRANGE", b"vitrine:vector:probe", 0, 0)
 
@@ -150,7 +151,7 @@ class RedisLink:
 
     async def _connect(self) -> None:
         await self._connection.disconnect(nowait=True)
-        async with asyncio.timeout(self._timeout * _CONNECT_TIMEOUTS):
+        async with asyncio.timeout(max(_CONNECT_SECONDS, self._timeout)):
             await self._connection.connect_check_health(check_health=False)
         replies = await self._talk([_PROBE])
         if _refused(replies[0]):
@@ -173,8 +174,8 @@ class RedisLink:
     async def _talk(self, commands: Sequence[Command]) -> list[Reply]:
         """Returns one reply for each command; a refusal is a reply."""
         connection = self._connection
-        if await connection.can_read():  # answers nobody asked for: the next ones would be taken for others
-            raise redis_errors.InvalidResponse
+        if await connection.can_read():  # closed, or answers that nobody asked for and would be taken for others
+            raise redis_errors.ConnectionError
         replies: list[Reply] = []
         async with asyncio.timeout(self._timeout):
             await connection.send_packed_command(connection.pack_commands(commands), check_health=False)

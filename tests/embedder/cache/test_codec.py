@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,6 @@ from services.embedder.cache.codec import InvalidEntryError, check, encode, entr
 from services.embedder.cache.key import VectorSpace
 from services.embedder.cache.vector import CachedVector, TopClasses
 from services.embedder.crop import Crop
-from services.embedder.tags import top_tags
 from tests.embedder.cache.entries import CLASSES, DIM, assert_same, key, vector
 
 GOOD = encode(vector(), key())
@@ -106,11 +107,13 @@ def test_arrays_of_an_entry_cannot_be_written_to():
             array[0] = 0
 
 
-def test_top_classes_give_the_tags_that_the_logits_give():
+def test_top_classes_are_the_softmax_of_the_logits_most_probable_first():
     logits = np.random.default_rng(3).standard_normal(1000).astype(np.float32)
-    logits[100:200] = logits[300]  # equal ones too
-    labels = [f"class {number}" for number in range(1000)]
+    logits[100:200] = logits.max() - 1  # equal ones too
     top = TopClasses.from_logits(logits)
-    expected = top_tags(logits, labels, 100)
-    assert [labels[index] for index in top.indices] == [tag.label for tag in expected]
-    assert top.probabilities.tolist() == [tag.probability for tag in expected]
+    exponentials = [math.exp(float(logit)) for logit in logits]
+    expected = sorted(range(1000), key=lambda index: (-exponentials[index], index))[:100]
+    assert top.indices.tolist() == expected
+    np.testing.assert_allclose(
+        top.probabilities, [exponentials[index] / sum(exponentials) for index in expected], rtol=1e-6
+    )
