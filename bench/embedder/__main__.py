@@ -1,4 +1,4 @@
-"""`python -m bench.embedder [--json] [--quick] [--only PART]... [--out DIR] [--report DIR]`.
+"""`python -m bench.embedder [--json] [--quick] [--only PART]... [--setting NAME=VALUE]... [--out DIR]`.
 
 Measures the embedder against the bare loop and against other model servers, and how it behaves under bulk load and
 overload; under ten minutes, `--quick` under 90 seconds. What is known so far is in DIR/embedder.json at any time, and
@@ -41,8 +41,18 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=ROOT / ".vitrine" / "bench", help="where results, plot and logs go")
     parser.add_argument("--model-dir", type=Path, default=MODEL_DIR)
+    parser.add_argument(
+        "--setting",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of our service, such as lanes=1; repeatable",
+    )
     parser.add_argument("--report", type=Path, metavar="DIR", help="write the last run's figures into DIR, and end")
     arguments = parser.parse_args()
+    for each in arguments.setting:
+        if "=" not in each:
+            parser.error(f"--setting {each}: must be NAME=VALUE")
     console = Console(stderr=True, quiet=arguments.json, width=None if sys.stderr.isatty() else 120)
     try:
         if arguments.report:
@@ -62,7 +72,12 @@ def _measure(arguments: argparse.Namespace, console: Console) -> int:
         console.print(f"{time.perf_counter() - began:5.0f} s  {line}", highlight=False, markup=False)
 
     benchmark = Benchmark(
-        arguments.model_dir, arguments.only or PARTS, QUICK if arguments.quick else FULL, say, arguments.out
+        arguments.model_dir,
+        arguments.only or PARTS,
+        QUICK if arguments.quick else FULL,
+        say,
+        arguments.out,
+        dict(each.split("=", 1) for each in arguments.setting),
     )
     status = 0
     try:

@@ -110,6 +110,8 @@ def _blocks(result: dict[str, Any]) -> Iterator[list[str]]:
         yield [
             "Peak memory over the run: " + ", ".join(f"`{name}` {value} MiB" for name, value in memory.items()) + "."
         ]
+    if result["settings"]:
+        yield ["Settings: " + ", ".join(f"`{name} = {value}`" for name, value in result["settings"].items()) + "."]
     if result["notes"]:
         yield ["Notes: " + "; ".join(result["notes"]) + "."]
 

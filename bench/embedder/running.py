@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,17 @@ class DisagreementError(Exception):
 class Benchmark:
     """One run of `python -m bench.embedder`; `result` is what is known so far."""
 
-    def __init__(self, model_dir: Path, parts: Collection[str], pace: Pace, say: Callable[[str], None], out: Path):
+    def __init__(
+        self,
+        model_dir: Path,
+        parts: Collection[str],
+        pace: Pace,
+        say: Callable[[str], None],
+        out: Path,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """`settings` of our service, where they are not to be the defaults; `out` receives result and logs."""
+        self._settings = dict(settings or {})
         self._model_dir = model_dir
         self._parts = frozenset(parts)
         self._pace = pace
@@ -75,6 +85,7 @@ class Benchmark:
             "machine": describe_machine(),
             "model": f"{card.name}@{card.version}",
             "rounds": self._pace.rounds,
+            "settings": self._settings,
             "notes": self._notes,
         }
         async with AsyncExitStack() as stack:
@@ -115,7 +126,8 @@ class Benchmark:
                 continue
             self._say(f"starting the service in {precision}")
             services[precision] = await servers.embedder(
-                f"service-{precision}", precision=precision, interactive_queue_items=_ROOMY_QUEUE
+                f"service-{precision}",
+                **{"interactive_queue_items": _ROOMY_QUEUE, **self._settings, "precision": precision},
             )
         peers: dict[str, dict[int, Server]] = {}
         for name in PEERS:
@@ -147,7 +159,7 @@ class Benchmark:
         if not self._parts & {"interactive", "overload"}:
             return
         self._say("starting the service with its defaults")
-        server = await servers.embedder("service")
+        server = await servers.embedder("service", **self._settings)
         self.result["defaults"] = server.layout
         if "interactive" in self._parts:
             self.result["interactive"] = found = await interactive.measure(bench, server)
