@@ -13,7 +13,6 @@ from bench.embedder.setup import Bench
 from bench.statistics import median, percentile_ms
 
 CALLERS = (1, 4)
-_RAMP_SECONDS = 1.5
 
 
 async def measure(bench: Bench, server: Server) -> dict[str, Any]:
@@ -33,11 +32,11 @@ async def measure(bench: Bench, server: Server) -> dict[str, Any]:
             run = await bench.closed(server.target(), callers, seconds)
             idle[callers] += run["latencies"]
             before = await asyncio.to_thread(_bulk_model_seconds, server)
-            length = seconds + 2 * _RAMP_SECONDS + callers / 50
+            length = seconds + 2 * bench.pace.ramp_seconds + callers / 50
             stream = asyncio.create_task(
                 bench.bulk.do(mode="stream", seconds=length, **server.grpc_target(), **bench.files)
             )
-            await asyncio.sleep(_RAMP_SECONDS)
+            await asyncio.sleep(bench.pace.ramp_seconds)
             run = await bench.closed(server.target(), callers, seconds)
             busy[callers] += run["latencies"]
             refused += sum(run["refused"].values())

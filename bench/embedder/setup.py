@@ -22,13 +22,15 @@ class Pace:
     choose_seconds: float
     """For each layout of a peer, when its best is chosen; 0: layouts that are good by experience are taken."""
     interactive_seconds: float
+    ramp_seconds: float
+    """Until a bulk stream is at full speed."""
     overload_seconds: float
     recovery_seconds: float
     overload_rounds: int
 
 
-FULL = Pace(3, (1, 8, 32, 128), 3.0, 1.5, 1.5, 3.5, 8.0, 6.0, 2)
-QUICK = Pace(1, (1, 32), 2.0, 0.8, 0.0, 2.0, 3.0, 3.0, 1)
+FULL = Pace(3, (1, 8, 32, 128), 3.0, 1.5, 1.5, 3.5, 1.5, 8.0, 6.0, 2)
+QUICK = Pace(1, (1, 32), 2.0, 0.8, 0.0, 2.0, 1.0, 3.0, 3.0, 1)
 
 
 @dataclass(frozen=True)

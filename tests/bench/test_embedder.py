@@ -24,6 +24,7 @@ BRIEF = Pace(
     bare_seconds=0.3,
     choose_seconds=0.0,
     interactive_seconds=0.4,
+    ramp_seconds=0.3,
     overload_seconds=0.5,
     recovery_seconds=1.2,
     overload_rounds=1,
