@@ -21,6 +21,9 @@ Text = Annotated[str, Field(min_length=1, max_length=200)]
 Side = Annotated[int, Field(ge=1, le=4096)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 PerChannel = tuple[float, float, float]
+# Which edition of these rules `Interpolation` describes; vectors of different editions do not mix.
+RESAMPLING_REVISION: Final = 2
+
 PositivePerChannel = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
@@ -46,10 +49,11 @@ class Interpolation(StrEnum):
     AREA = "area"
     """INTER_AREA where neither side grows, INTER_LINEAR otherwise."""
     LINEAR = "linear"
-    """INTER_LINEAR, preceded by the reduction described for CUBIC."""
+    """INTER_LINEAR, preceded by the halving described for CUBIC."""
     CUBIC = "cubic"
-    """INTER_CUBIC. Sides longer than twice the wanted length are first brought to exactly twice that length with
-    INTER_AREA (one call for both), because a kernel of 4 x 4 pixels aliases beyond."""
+    """INTER_CUBIC. A side of at least twice the wanted length is first divided by the largest power of two that leaves
+    it long enough: whole boxes of pixels averaged (INTER_AREA; what is left over goes), because a kernel of 4 x 4
+    pixels aliases beyond. A JPEG's scaled decoder counts as up to three such halvings of both sides."""
 
 
 class _Strict(BaseModel):
@@ -221,6 +225,7 @@ def fingerprint(card: CardDraft) -> str:
         "weights": card.weights_sha256,
         "input": card.input.model_dump(mode="json", exclude={"tensor"}),
         "preprocessing": card.preprocessing.model_dump(mode="json"),
+        "resampling": RESAMPLING_REVISION,
         "pooling": card.pooling.model_dump(mode="json"),
         "head": card.head.model_dump(mode="json"),
         "dim": card.outputs.embedding.dim,
