@@ -54,10 +54,7 @@ class SingleFlight(Generic[Value]):
         return await self._lead(key, priority, compute), False
 
     def _joinable(self, key: bytes, priority: Priority) -> asyncio.Future[Value] | None:
-        interactive = self._flights.get((key, Priority.INTERACTIVE))
-        if interactive is not None or priority is Priority.INTERACTIVE:
-            return interactive
-        return self._flights.get((key, priority))
+        return self._flights.get((key, Priority.INTERACTIVE)) or self._flights.get((key, priority))
 
     async def _lead(self, key: bytes, priority: Priority, compute: Callable[[], Awaitable[Value]]) -> Value:
         flight: asyncio.Future[Value] = asyncio.get_running_loop().create_future()

@@ -63,6 +63,19 @@ def test_it_behaves_as_the_model_and_never_exceeds_its_bound(bound, steps):
             clock.now += number
         assert lru.bytes == model.bytes <= bound
         assert len(lru) == len(model.entries)
+    for number in range(8):
+        key = bytes([number]) * 32
+        assert lru.get(key) == model.get(key, clock.now)
+
+
+def test_what_was_used_last_stays():
+    lru = ByteLru(2 * (OVERHEAD_BYTES + 10), TTL, Clock())
+    lru.put(b"a", b"1234567890")
+    lru.put(b"b", bytes(10))
+    assert lru.get(b"a") == b"1234567890"
+    lru.put(b"c", bytes(10))
+    assert lru.get(b"a") == b"1234567890"
+    assert lru.get(b"b") is None
 
 
 def test_evictions_count_those_that_could_still_have_been_served():

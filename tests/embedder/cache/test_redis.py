@@ -383,6 +383,25 @@ async def test_answers_to_other_questions_are_not_taken_for_ours():
     assert invalid(origin="redis", reason="checksum") == 1
 
 
+async def test_after_an_answer_too_many_nothing_more_is_read_from_that_connection():
+    other = encode(vector(9), key(9))
+    probed = asyncio.Event()
+
+    async def chatty(reader, writer):
+        while await reader.read(4096):
+            surplus = b"$%d\r\n%s\r\n" % (len(other), other) if probed.is_set() else b""
+            writer.write(b"$0\r\n\r\n" + surplus)
+
+    invalid = Counted("vitrine_embedder_cache_invalid_total")
+    failures = Counted("vitrine_embedder_cache_redis_failures_total")
+    async with impostor(chatty) as port, replica(port, sleep=Pauses()) as cache:
+        probed.set()
+        assert await cache._link.ask((b"GETRANGE", b"one", 0, 9)) == [b""]
+        assert await cache._link.ask((b"GETRANGE", b"two", 0, 9)) is None
+        await until(lambda: failures(reason="connection") >= 1)
+    assert invalid() == 0
+
+
 @pytest.mark.parametrize("user", ["", "default"])
 async def test_a_wrong_password_makes_misses_and_one_clear_line(make_redis, user):
     server = make_redis("--requirepass", "rosebud")
