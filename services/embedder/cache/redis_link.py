@@ -14,6 +14,7 @@ from redis import exceptions as redis_errors
 from services.embedder import metrics
 from services.embedder.cache.breaker import Breaker
 from services.embedder.cache.redis_address import RedisAddress, RedisConnection
+from services.embedder.cache.redis_failures import HINTS, reason_of
 
 log = structlog.get_logger()
 
@@ -198,7 +199,7 @@ class RedisLink:
     def _went_down(self, error: Exception, taken: Sequence[_Order]) -> float:
         """Returns the seconds until the next try."""
         delay = self._breaker.failed()
-        reason = _reason(error)
+        reason = reason_of(error)
         metrics.CACHE_REDIS_UP.set(0)
         metrics.CACHE_REDIS_FAILURES.labels(reason).inc()
         self._leave_unanswered(taken)
@@ -212,7 +213,7 @@ class RedisLink:
                 redis=self._name,
                 reason=reason,
                 error=type(error).__name__,
-                hint=_HINTS[reason],
+                hint=HINTS[reason],
             )
         return delay
 
@@ -234,31 +235,8 @@ class RedisLink:
                 redis=self._name,
                 command=command[0].decode(),
                 error=type(refusal).__name__,
-                hint=_HINTS["refused"],
+                hint=HINTS["refused"],
             )
-
-
-_HINTS = {
-    "timeout": "cache_redis_timeout_seconds bounds every exchange",
-    "connection": "is it running, reachable, and is TLS (rediss://) what it speaks?",
-    "auth": "check user and password of cache_redis_url",
-    "refused": "check its access list, its memory policy, and that it is not a replica",
-    "protocol": "is it a Redis?",
-}
-
-
-def _reason(error: Exception) -> str:
-    match error:
-        case TimeoutError() | redis_errors.TimeoutError():
-            return "timeout"
-        case redis_errors.AuthenticationError() | redis_errors.AuthorizationError():
-            return "auth"
-        case redis_errors.ResponseError():
-            return "refused"
-        case redis_errors.ConnectionError() | OSError():
-            return "connection"
-        case _:
-            return "protocol"
 
 
 def _refused(reply: Reply) -> bool:
