@@ -29,7 +29,7 @@ async def measure(bench: Bench, server: Server) -> dict[str, Any]:
     seconds = bench.pace.interactive_seconds
     for _ in range(bench.pace.rounds):
         for callers in CALLERS:
-            run = await bench.closed(server.target(), callers, seconds)
+            run = await bench.closed(server, callers, seconds)
             idle[callers] += run["latencies"]
             before = await asyncio.to_thread(_bulk_model_seconds, server)
             length = seconds + 2 * bench.pace.ramp_seconds + callers / 50
@@ -37,7 +37,7 @@ async def measure(bench: Bench, server: Server) -> dict[str, Any]:
                 bench.bulk.do(mode="stream", seconds=length, **server.grpc_target(), **bench.files)
             )
             await asyncio.sleep(bench.pace.ramp_seconds)
-            run = await bench.closed(server.target(), callers, seconds)
+            run = await bench.closed(server, callers, seconds)
             busy[callers] += run["latencies"]
             refused += sum(run["refused"].values())
             bulk = await stream

@@ -52,7 +52,7 @@ async def measure(bench: Bench, server: Server) -> dict[str, Any]:
     before = server.resident_bytes()
     async with _peak(server) as memory:
         for number in range(pace.overload_rounds):
-            run = await bench.closed(server.target(), BUSY, pace.seconds)
+            run = await bench.closed(server, BUSY, pace.seconds)
             capacity = run["per_s"]
             capacities.append(capacity)
             at_capacity += await _arrivals(bench, server, [(capacity, pace.overload_seconds)], 2 * number)

@@ -182,7 +182,8 @@ class Benchmark:
         fingerprint = load_card(self._model_dir).fingerprint
 
         async def body(server: Server) -> bytes:
-            answer = await bench.load.do(mode="vector", **server.target(), **bench.files)
+            with server.awake():
+                answer = await bench.load.do(mode="vector", **server.target(), **bench.files)
             return bytes.fromhex(answer["body"])
 
         for name, server in services.items():

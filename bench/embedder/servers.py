@@ -8,7 +8,8 @@ import random
 import signal
 import socket
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,7 +39,7 @@ class PeerError(Exception):
     """A peer does not start; the message ends with its log."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Server:
     """A running service."""
 
@@ -51,6 +52,20 @@ class Server:
     """How it uses the cores."""
     metrics: str = ""
     """URL of its metrics; ours only."""
+    paused: bool = False
+    """Whether its processes are stopped except within `awake`: LitServe's idle batching workers poll a core away."""
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """Lets it run for as long as it is measured."""
+        if not self.paused:
+            yield
+            return
+        os.killpg(self.pid, signal.SIGCONT)
+        try:
+            yield
+        finally:
+            os.killpg(self.pid, signal.SIGSTOP)
 
     def target(self) -> dict[str, str]:
         """Returns what a load job says of its target, for the leanest client of its protocol."""
@@ -117,7 +132,7 @@ class Servers:
         )
 
     async def peer(self, name: str, settings: PeerSettings) -> Server:
-        """Starts a peer and returns once it answers with a vector.
+        """Starts a peer and returns once it has answered with a vector; it is paused then.
 
         Raises:
             PeerError: It ended, or does not answer.
@@ -147,8 +162,9 @@ class Servers:
             "max_batch": settings.max_batch,
             "dim": self._dim,
         }
-        server = Server(name, f"http:{_PATHS[name]}", f"127.0.0.1:{port}", process.pid, layout)
-        await _wait_answering(server, process, log, self._image)
+        server = Server(name, f"http:{_PATHS[name]}", f"127.0.0.1:{port}", process.pid, layout, paused=True)
+        with server.awake():
+            await _wait_answering(server, process, log, self._image)
         return server
 
     async def __aenter__(self) -> Self:
@@ -223,6 +239,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     for number, seconds in ((signal.SIGTERM, _STOP_SECONDS), (signal.SIGKILL, _STOP_SECONDS)):
         try:
             os.killpg(process.pid, number)
+            os.killpg(process.pid, signal.SIGCONT)  # one that is stopped does not hear
         except ProcessLookupError:
             return
         try:

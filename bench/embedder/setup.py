@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.embedder.child import Child
+from bench.embedder.servers import Server
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,23 @@ class Bench:
     say: Callable[[str], None]
     """Takes one line of progress."""
 
-    async def closed(self, target: dict[str, str], callers: int, seconds: float) -> dict[str, Any]:
-        """Loads a target from closed loops; warmed until every caller has had an answer or two."""
+    async def closed(
+        self, server: Server, callers: int, seconds: float, target: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Loads a server from closed loops; warmed until every caller has had an answer or two.
+
+        `target` is how to reach it, where not by the leanest client.
+        """
         warm = min(2.5, 0.5 + callers / 50)
-        return await self.load.do(
-            mode="closed", callers=callers, seconds=seconds, warm_seconds=warm, **target, **self.files
-        )
+        with server.awake():
+            return await self.load.do(
+                mode="closed",
+                callers=callers,
+                seconds=seconds,
+                warm_seconds=warm,
+                **(target or server.target()),
+                **self.files,
+            )
 
     @property
     def files(self) -> dict[str, Any]:

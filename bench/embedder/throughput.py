@@ -113,10 +113,10 @@ class Throughput:
         for callers in self._bench.pace.callers:
             compared = services | {name: servers[callers] for name, servers in peers.items()}
             for name, server in compared.items():
-                await self._run_service(name, server, server.target(), callers)
+                await self._run_service(name, server, callers)
             if callers in (LONE, BUSY) and GRPC_CLIENT_OF in services:
                 server = services[GRPC_CLIENT_OF]
-                await self._run_service(GRPC_CLIENT, server, server.grpc_target(), callers)
+                await self._run_service(GRPC_CLIENT, server, callers, server.grpc_target())
 
     async def _run_bare(self, layout: BareLayout) -> None:
         bench = self._bench
@@ -133,8 +133,8 @@ class Throughput:
         self._bare.setdefault(layout, []).append(run)
         bench.say(f"bare {layout.precision}, {layout}: {run['per_s']:.1f}/s")
 
-    async def _run_service(self, name: str, server: Server, target: dict[str, str], callers: int) -> None:
-        run = await self._bench.closed(target, callers, self._bench.pace.seconds)
+    async def _run_service(self, name: str, server: Server, callers: int, target: dict[str, str] | None = None) -> None:
+        run = await self._bench.closed(server, callers, self._bench.pace.seconds, target)
         series = self.series.setdefault(name, Series())
         series.runs[callers].append(run)
         series.layouts[callers] = server.layout
@@ -205,7 +205,7 @@ async def best_peer(bench: Bench, servers: Servers, name: str) -> dict[int, Serv
         rates: dict[int, dict[Server, float]] = {LONE: {}, BUSY: {}}
         for callers, found in rates.items():
             for server in started:
-                run = await bench.closed(server.target(), callers, bench.pace.choose_seconds)
+                run = await bench.closed(server, callers, bench.pace.choose_seconds)
                 found[server] = run["per_s"]
                 bench.say(f"choosing {name} {server.layout}, {callers} callers: {run['per_s']:.1f}/s")
         chosen = {callers: max(found, key=found.__getitem__) for callers, found in rates.items()}

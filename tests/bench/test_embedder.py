@@ -127,8 +127,9 @@ async def test_peers_do_the_same_work(name, servers, load, files, tmp_path, tiny
     pytest.importorskip(name, reason="not in this environment: requirements/bench.txt")
     async with servers, load, Child("bench.embedder.bare", tmp_path / "bare.log") as bare:
         peer = await servers.peer(name, PeerSettings("", workers=1, max_batch=4))
-        answer = await load.do(mode="vector", **peer.target(), **files)
-        run = await load.do(mode="closed", callers=4, seconds=0.3, warm_seconds=0.2, **peer.target(), **files)
+        with peer.awake():
+            answer = await load.do(mode="vector", **peer.target(), **files)
+            run = await load.do(mode="closed", callers=4, seconds=0.3, warm_seconds=0.2, **peer.target(), **files)
         reference = await bare.do(model_dir=str(tiny_model), precision="fp32", vector=True, images=files["images"])
     expected = np.frombuffer(bytes.fromhex(reference["body"]), "<f4")
     np.testing.assert_allclose(np.frombuffer(bytes.fromhex(answer["body"]), "<f4"), expected, atol=1e-5)
