@@ -158,11 +158,14 @@ class CardDraft(_Strict):
     version: Text
     licence: Text
     """SPDX expression."""
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    """In what most of the arithmetic is done."""
     provenance: Provenance
     model: File
     weights_sha256: Sha256
-    """What the graph computes: operators, wiring, parameters (models.graph.graph_sha256). A lighter copy that was
-    measured to give the same space keeps its original's value."""
+    """What the graph computes: operators, wiring, parameters (models.graph.graph_sha256). A lighter copy keeps its
+    original's value, and with it the fingerprint, only where either finds the other's vectors as well as its own
+    (docs/decisions/0006-lighter-copies.md)."""
     input: Input
     preprocessing: Preprocessing
     pooling: Pooling

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from models.tiny import build_tiny
-from services.local.stack import MODEL_DIR, ROOT, Ports, Stack
+from services.local.stack import ROOT, Ports, Stack
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +20,7 @@ def tiny_model(tmp_path_factory):
 def lite_model():
     """Directory of the default model, built where it is not."""
     subprocess.run([sys.executable, "-m", "models.build"], cwd=ROOT, check=True)
-    return MODEL_DIR
+    return ROOT / "models" / "build" / "efficientnet-lite0"
 
 
 SET_LAYOUT = {

@@ -43,7 +43,7 @@ class Embedder:
         self._cache = VectorCache.from_settings(self._settings)
         await self._cache.start()
         self.registry = ModelRegistry(self._settings, lifecycle.draining, self._cache)
-        await self.registry.load(self._settings.model_dirs)
+        await self.registry.load(self._settings.resolved_model_dirs)
         if self._settings.provider != "cpu":
             self._gpu = watch_gpu(self._settings.device_id)
         monitor = HealthMonitor(self.registry, self._settings.canary_seconds, lifecycle.report_health)
@@ -63,7 +63,7 @@ class Embedder:
         }
         if changed:
             log.warning("needs a restart to take effect", settings=sorted(changed))
-        await self.registry.load(settings.model_dirs)
+        await self.registry.load(settings.resolved_model_dirs)
 
     async def stop(self) -> None:
         """Ends the models, the threads and the channels."""

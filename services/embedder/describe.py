@@ -21,7 +21,7 @@ def describe(model: EmbeddingModel, settings: EmbedderSettings) -> embedder_pb2.
         input_width=card.input.width,
         provider=model.provider,
         device=model.device,
-        precision=model.precision.value,
+        precision=card.precision,
         tag_count=len(model.labels),
         limits=embedder_pb2.EmbedderLimits(
             max_images_per_request=settings.max_images_per_request,

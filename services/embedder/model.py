@@ -14,7 +14,7 @@ from models.card import CardError, load_card
 from services.embedder.layout import Layout, candidates, compare, fastest, measure
 from services.embedder.scheduler import Batching, batch_sizes
 from services.embedder.session import Outputs, Session, chosen_provider
-from services.embedder.settings import EmbedderSettings, Precision
+from services.embedder.settings import EmbedderSettings
 from services.runtime.server import StartError
 
 log = structlog.get_logger()
@@ -22,7 +22,7 @@ log = structlog.get_logger()
 # The card promises rows of norm 1; float32 sums of a few thousand squares stay well inside.
 _NORM_TOLERANCE = 1e-3
 _GPU_MAX_BATCH = 32
-# A lighter precision or a second session must be clearly faster to be used.
+# A second session must be clearly faster to be used.
 _WORTH_IT = 1.1
 
 
@@ -43,9 +43,8 @@ class EmbeddingModel:
             self.labels = self.card.labels(folder)
         except CardError as error:
             raise StartError(f"model_dirs: {folder}: {error}") from error
-        self.precision = self._choose_precision()
         self.layout = self._choose_layout()
-        self._session = self._open(self.precision, self.layout.threads)
+        self._session = self._open(self.layout.threads)
         self._alone = self._open_for_one_alone()
         self.provider = self._session.provider
 
@@ -99,24 +98,17 @@ class EmbeddingModel:
             "model warmed",
             model=self.name,
             provider=self.provider,
-            precision=self.precision,
+            precision=self.card.precision,
             lanes=self.layout.lanes,
             threads=self.layout.threads,
             lone_threads=self.lone_threads,
             batch_sizes=self.batching.sizes,
         )
 
-    def _open(self, precision: Precision, threads: int, spinning: bool = False) -> Session:
+    def _open(self, threads: int, spinning: bool = False) -> Session:
         outputs = self.card.outputs
-        try:
-            file = (
-                self.folder
-                / (self.card.file_for(precision.value) if hasattr(self.card, "file_for") else self.card.model).file
-            )
-        except CardError as error:
-            raise StartError(f"precision: {error}") from error
         return Session(
-            file,
+            self.folder / self.card.model.file,
             chosen_provider(self._settings),
             threads,
             spinning=spinning,
@@ -126,19 +118,6 @@ class EmbeddingModel:
             logits_name=outputs.logits.tensor if outputs.logits else None,
         )
 
-    def _choose_precision(self) -> Precision:
-        """Takes int8 on a CPU where the model has it and it is faster here, unless the setting says what to take."""
-        wanted = self._settings.precision
-        if wanted is not Precision.AUTO:
-            return wanted
-        if self._settings.provider != "cpu" or Precision.INT8.value not in getattr(self.card, "variants", {}):
-            return Precision.FP32
-        sessions = {each: self._open(each, threads=1) for each in (Precision.FP32, Precision.INT8)}
-        rates = compare(sessions, lambda each: self._rate(sessions[each], Layout(1, 1, 1)))
-        faster = rates[Precision.INT8] / rates[Precision.FP32]
-        log.info("precision measured", model=self.name, int8_over_fp32=round(faster, 2))
-        return Precision.INT8 if faster >= _WORTH_IT else Precision.FP32
-
     def _choose_layout(self) -> Layout:
         """Measures what the settings leave open; a GPU has one lane, and its own parallelism."""
         settings = self._settings
@@ -147,7 +126,7 @@ class EmbeddingModel:
         layouts = list(candidates(_cores(), settings.lanes, settings.intra_op_threads, settings.max_batch))
         if len(layouts) == 1:
             return layouts[0]
-        sessions = {layout.threads: self._open(self.precision, layout.threads) for layout in layouts}
+        sessions = {layout.threads: self._open(layout.threads) for layout in layouts}
         rates = compare(layouts, lambda layout: self._rate(sessions[layout.threads], layout))
         log.info(
             "layouts measured",
@@ -162,7 +141,7 @@ class EmbeddingModel:
         """Returns a session over all cores for an image that finds everything idle, where that is faster."""
         if self._settings.provider != "cpu" or self._settings.intra_op_threads or self.layout.threads >= _cores():
             return None
-        wide = self._open(self.precision, _cores(), spinning=True)
+        wide = self._open(_cores(), spinning=True)
         rates = compare((wide, self._session), lambda session: self._rate(session, Layout(1, 1, 1)))
         return wide if rates[wide] >= _WORTH_IT * rates[self._session] else None
 

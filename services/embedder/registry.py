@@ -33,7 +33,7 @@ class Served:
         self._unused = asyncio.Event()
         self._unused.set()
         card = model.card
-        self._info = (card.name, card.version, card.fingerprint, model.provider, model.device, model.precision.value)
+        self._info = (card.name, card.version, card.fingerprint, model.provider, model.device, card.precision)
         self.announce()
 
     def announce(self) -> None:

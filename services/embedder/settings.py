@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -16,15 +15,6 @@ from services.runtime.settings import AddressList, PathList, ServiceSettings
 _MIB = 2**20
 
 
-class Precision(StrEnum):
-    """Which copy of a model runs."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    FP16 = "fp16"
-    INT8 = "int8"
-
-
 class EmbedderSettings(ServiceSettings):
     """What the embedder can be told; `VITRINE_EMBEDDER_...` in the environment, `[embedder]` in the TOML file."""
 
@@ -32,16 +22,11 @@ class EmbedderSettings(ServiceSettings):
 
     port: int = Field(50051, ge=1, le=65535, description="gRPC port.")
     model_dirs: PathList = Field(
-        [Path("models/build/efficientnet-lite0")],
-        min_length=1,
+        [],
         description="Folders of the models that are served side by side, each with card.json and the files it names "
-        "(models/README.md); the first is the default model. In the environment separated by commas. SIGHUP re-reads "
-        "the file: models are added and removed while the service runs.",
-    )
-    precision: Precision = Field(
-        Precision.AUTO,
-        description="auto: on a CPU the model's int8 copy where it has one and that is measured to be faster at start, "
-        "otherwise fp32. fp32, fp16, int8: that copy, or no start.",
+        "(models/README.md); the first is the default model. Empty: models/build/efficientnet-lite0-int8 on the CPU, "
+        "models/build/efficientnet-lite0 on a GPU, whose vectors do not mix. In the environment separated by commas. "
+        "SIGHUP re-reads the file: models are added and removed while the service runs.",
     )
     indexers: AddressList = Field(
         [],
@@ -251,6 +236,12 @@ class EmbedderSettings(ServiceSettings):
             if getattr(self, name) < self.max_message_bytes:
                 raise ValueError(f"{name} must not be less than max_message_bytes")
         return self
+
+    @property
+    def resolved_model_dirs(self) -> list[Path]:
+        """Folders of the models that are served."""
+        name = "efficientnet-lite0-int8" if self.provider == "cpu" else "efficientnet-lite0"
+        return self.model_dirs or [Path("models/build") / name]
 
     @property
     def resolved_decode_threads(self) -> int:

@@ -12,7 +12,6 @@ from typing import Self
 from services.local.supervisor import ProcessSpec, Supervisor
 
 ROOT = Path(__file__).resolve().parents[2]
-MODEL_DIR = ROOT / "models" / "build" / "efficientnet-lite0"
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,13 @@ class Stack:
         *,
         shards: int = 2,
         ports: Ports | None = None,
-        model_dir: Path = MODEL_DIR,
+        model_dir: Path | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
-        """Keeps everything under `data`; `environment` is added to that of every process."""
+        """Keeps everything under `data`; `environment` is added to that of every process.
+
+        `model_dir` None: the embedder's default.
+        """
         self.data = data
         self.ports = ports or Ports.default(shards)
         self._model_dir = model_dir
@@ -97,7 +99,7 @@ class Stack:
             "embedder",
             "embedder",
             self.ports.embedder,
-            {"MODEL_DIRS": str(self._model_dir), "INDEXERS": ",".join(self.indexers)},
+            {"INDEXERS": ",".join(self.indexers)} | ({"MODEL_DIRS": str(self._model_dir)} if self._model_dir else {}),
         )
         gateway = self._spec(
             "gateway",

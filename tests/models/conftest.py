@@ -24,7 +24,7 @@ def runner(model: Path) -> Run:
 
 @pytest.fixture(scope="session")
 def efficientnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, written = build_efficientnet_lite0(tmp_path_factory.mktemp("models"))
+    (folder, written), *_ = build_efficientnet_lite0(tmp_path_factory.mktemp("models"))
     assert written
     return folder
 

@@ -3,10 +3,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 
 from models import build, tiny
+from models.calibrate import CATALOGUE, calibration_pictures
 from models.card import CARD_FILE, CardError, load_card
 from models.graph import graph_sha256
+from models.quantize import quantize_int8
 from models.store import publish
 from models.tiny import build_tiny
 
@@ -26,11 +29,60 @@ def test_building_again_writes_nothing_and_damage_is_rebuilt(
         load_card(model.parent).verify(model.parent)
         lines.append(capsys.readouterr().out)
         inodes.append(model.stat().st_ino)
-    assert [line.split(":")[0] for line in lines] == ["built", "up to date", "built", "built", "built"]
-    assert all(line.count("\n") == 1 for line in lines)
+    first, *copies = zip(*(text.splitlines() for text in lines), strict=True)
+    assert [line.split(":")[0] for line in first] == ["built", "up to date", "built", "built", "built"]
+    assert len(copies) == 2
+    for copy in copies:  # which were not damaged
+        assert [line.split(":")[0] for line in copy] == ["built", *["up to date"] * 4]
     assert inodes[0] == inodes[1]
+    names = [build.NAME, f"{build.NAME}-int8", f"{build.NAME}-fp16"]
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {build.NAME, f".{build.NAME}.lock"}, "temporary folders are cleared away"
+    assert left == {*names, *(f".{name}.lock" for name in names)}, "temporary folders are cleared away"
+
+
+def test_the_int8_copy_is_the_same_on_every_machine_and_agrees_with_its_original(efficientnet: Path) -> None:
+    original, copy = load_card(efficientnet), load_card(efficientnet.with_name(f"{build.NAME}-int8"))
+    assert (original.precision, copy.precision) == ("fp32", "int8")
+    assert copy.fingerprint != original.fingerprint  # either finds its own vectors best
+    model = onnx.load(efficientnet.with_name(f"{build.NAME}-int8") / copy.model.file)
+    kernels = [tensor for tensor in model.graph.initializer if tensor.name.endswith("weight_quantized")]
+    assert len(kernels) == 47  # 48 convolutions and the classifier, less the stem and the two of the first block
+    for kernel in kernels:  # 7 bits: no processor saturates
+        assert np.abs(onnx.numpy_helper.to_array(kernel).astype(int)).max() <= 64
+    pictures = np.stack(calibration_pictures(CATALOGUE, count=24, seed=99))
+    cosines = (
+        runner(efficientnet / "model.onnx")(pictures)["embedding"] * _vectors(efficientnet, "int8", pictures)
+    ).sum(1)
+    assert cosines.min() > 0.9
+    assert cosines.mean() > 0.97
+
+
+def test_the_fp16_copy_is_the_same_space(efficientnet: Path) -> None:
+    original, copy = load_card(efficientnet), load_card(efficientnet.with_name(f"{build.NAME}-fp16"))
+    assert copy.precision == "fp16"
+    assert copy.fingerprint == original.fingerprint
+    sizes = [(folder / "model.onnx").stat().st_size for folder in (efficientnet.with_name(copy.name), efficientnet)]
+    assert sizes[0] < 0.75 * sizes[1]  # the classifier stays as it is
+    pictures = np.stack(calibration_pictures(CATALOGUE, count=8, seed=99))
+    vectors = runner(efficientnet / "model.onnx")(pictures)["embedding"]
+    assert (vectors * _vectors(efficientnet, "fp16", pictures)).sum(1).min() > 0.9999
+
+
+def _vectors(original: Path, precision: str, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return runner(original.with_name(f"{build.NAME}-{precision}") / "model.onnx")(pictures)["embedding"]
+
+
+def test_missing_ranges_are_named_with_what_writes_them(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.json is missing: python -m models\.calibrate"):
+        quantize_int8(onnx.ModelProto(), tmp_path / "nowhere.json")
+
+
+def test_calibration_pictures_are_the_same_every_time() -> None:
+    first, again = (calibration_pictures(CATALOGUE, count=6, seed=3) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert {picture.shape for picture in first} == {(224, 224, 3)}
+    other = calibration_pictures(CATALOGUE, count=6, seed=4)
+    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 def test_an_altered_weights_package_ends_the_build_with_a_reason(
