@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -195,14 +195,6 @@ class EmbedderSettings(ServiceSettings):
         le=3600,
         description="How long an Ingest tries to reach a shard that went away before its items answer UNAVAILABLE.",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _hide_the_password(cls, values: Any) -> Any:
-        """Errors quote what they were given: the whole of it where settings contradict each other."""
-        if isinstance(values, dict) and isinstance(url := values.get("cache_redis_url"), str):
-            values["cache_redis_url"] = SecretStr(url)
-        return values
 
     @field_validator("cache_redis_url")
     @classmethod
