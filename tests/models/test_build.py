@@ -46,7 +46,7 @@ def test_the_int8_copy_is_the_same_on_every_machine_and_agrees_with_its_original
     assert copy.fingerprint != original.fingerprint  # either finds its own vectors best
     model = onnx.load(efficientnet.with_name(f"{build.NAME}-int8") / copy.model.file)
     kernels = [tensor for tensor in model.graph.initializer if tensor.name.endswith("weight_quantized")]
-    assert len(kernels) == 47  # 48 convolutions and the classifier, less the stem and the two of the first block
+    assert len(kernels) == 47  # 49 convolutions and the classifier, less the stem and the two of the first block
     for kernel in kernels:  # 7 bits: no processor saturates
         assert np.abs(onnx.numpy_helper.to_array(kernel).astype(int)).max() <= 64
     pictures = np.stack(calibration_pictures(CATALOGUE, count=24, seed=99))
@@ -70,6 +70,17 @@ def test_the_fp16_copy_is_the_same_space(efficientnet: Path) -> None:
 
 def _vectors(original: Path, precision: str, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     return runner(original.with_name(f"{build.NAME}-{precision}") / "model.onnx")(pictures)["embedding"]
+
+
+@pytest.mark.parametrize(("content", "told"), [("{", "is damaged"), ("{}", "is damaged"), ('{"data": {}}', "it lacks")])
+def test_ranges_that_do_not_fit_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, told: str
+) -> None:
+    ranges = tmp_path / "ranges.json"
+    ranges.write_text(content)
+    monkeypatch.setattr(build, "RANGES", ranges)
+    with pytest.raises(SystemExit, match=rf"models\.build: .*ranges\.json .*{told}"):
+        build.main(["--out", str(tmp_path / "models")])
 
 
 def test_missing_ranges_are_named_with_what_writes_them(tmp_path: Path) -> None:
