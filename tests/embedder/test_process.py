@@ -14,10 +14,12 @@ import onnxruntime
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from models.tiny import build_tiny
 from services.local.stack import ROOT, Ports
 from services.local.supervisor import ProcessSpec, Supervisor
 from tests.conftest import SET_LAYOUT
 from tests.embedder import pictures
+from tests.embedder.serving import eventually
 from tests.embedder.shard import FailingShard
 from vitrine.channels import open_channel
 from vitrine.errors import InvalidArgumentError, TooLargeError, from_rpc_error, from_status
@@ -161,3 +163,45 @@ def test_what_cannot_serve_does_not_start_and_says_why(tiny_model, name, value, 
     assert outcome.returncode == 2
     assert told in outcome.stderr
     assert "Traceback" not in outcome.stderr
+
+
+async def test_sighup_reads_the_models_again_and_what_is_wrong_changes_nothing(tmp_path, tiny_model):
+    second = build_tiny(tmp_path / "second", seed=1)
+    config = tmp_path / "vitrine.toml"
+
+    def configure(*folders, **values):
+        lines = [f"{name} = {value}" for name, value in values.items()]
+        folders = ", ".join(f'"{folder}"' for folder in folders)
+        config.write_text("\n".join(["[embedder]", f"model_dirs = [{folders}]", *lines]))
+
+    configure(tiny_model)
+    ports = Ports.free(1)
+    environment = SET_LAYOUT | {
+        "VITRINE_CONFIG": str(config),
+        "VITRINE_EMBEDDER_PORT": str(ports.embedder),
+        "VITRINE_EMBEDDER_METRICS_PORT": str(ports.metrics[ports.embedder]),
+    }
+    spec = ProcessSpec("embedder", "services.embedder", f"127.0.0.1:{ports.embedder}", environment)
+    log = tmp_path / "logs" / "embedder.log"
+    async with Supervisor(ROOT, tmp_path / "logs") as supervisor, open_channel(spec.address) as channel:
+        await supervisor.start(spec)
+        stub = embedder_pb2_grpc.EmbedderStub(channel)
+
+        async def after_sighup(told):
+            seen = log.read_text().count(told)
+            supervisor.processes["embedder"].process.send_signal(signal.SIGHUP)
+            await eventually(lambda: log.read_text().count(told) > seen)
+            models = (await stub.ListModels(embedder_pb2.ListModelsRequest())).models
+            return [model.version for model in models]
+
+        configure(tiny_model, second, decode_threads=7)
+        assert await after_sighup('"event": "reloaded"') == ["1-seed0", "1-seed1"]
+        assert '"settings": ["decode_threads"]' in log.read_text()  # needs a restart
+        configure(tmp_path / "nowhere")
+        assert await after_sighup('"event": "not reloaded"') == ["1-seed0", "1-seed1"]
+        configure(second, no_such_setting=1)
+        assert await after_sighup('"event": "not reloaded"') == ["1-seed0", "1-seed1"]
+        assert "no_such_setting" in log.read_text()
+        configure(second)
+        assert await after_sighup('"event": "reloaded"') == ["1-seed1"]
+        assert (await embed(channel, PHOTO)).status.code == 0
