@@ -25,7 +25,7 @@ from bench.embedder.servers import PeerError
 from bench.embedder.setup import FULL, QUICK
 from bench.embedder.table import print_tables
 from models.card import CardError
-from services.local.stack import MODEL_DIR, ROOT
+from services.local.stack import ROOT
 from services.local.supervisor import ProcessDiedError
 
 PLOT_FILE = "embedder-throughput.png"
@@ -40,7 +40,7 @@ def main() -> int:
         "--only", action="append", choices=PARTS, metavar="PART", help=f"repeatable: {', '.join(PARTS)}"
     )
     parser.add_argument("--out", type=Path, default=ROOT / ".vitrine" / "bench", help="where results, plot and logs go")
-    parser.add_argument("--model-dir", type=Path, default=MODEL_DIR)
+    parser.add_argument("--model-dir", type=Path, default=ROOT / "models" / "build" / "efficientnet-lite0")
     parser.add_argument(
         "--setting",
         action="append",

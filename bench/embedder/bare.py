@@ -15,14 +15,16 @@ from pathlib import Path
 
 from bench.embedder.child import Job, Result, serve
 from bench.embedder.images import read_images
-from bench.peers.work import Work
+from bench.peers.work import Work, copy_of
 
 _WARM_SECONDS = 0.4
 
 
 @functools.cache
 def _work(model_dir: str, threads: int, spinning: bool, precision: str) -> Work:
-    return Work(Path(model_dir), threads=threads, spinning=spinning, precision=precision)
+    folder = copy_of(Path(model_dir), precision)
+    assert folder is not None, f"{model_dir} has no {precision} copy"
+    return Work(folder, threads=threads, spinning=spinning)
 
 
 def loops(work: Work, files: list[bytes], *, lanes: int, batch: int, seconds: float) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
+from functools import partial
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -26,29 +27,34 @@ async def measure(bench: Bench, server: Server) -> dict[str, Any]:
     refused = 0
     batch_seconds: list[float] = []
     bulk_rates: list[float] = []
-    seconds = bench.pace.interactive_seconds
     for _ in range(bench.pace.rounds):
         for callers in CALLERS:
-            run = await bench.closed(server, callers, seconds)
-            idle[callers] += run["latencies"]
-            before = await asyncio.to_thread(_bulk_model_seconds, server)
-            length = seconds + 2 * bench.pace.ramp_seconds + callers / 50
-            stream = asyncio.create_task(
-                bench.bulk.do(mode="stream", seconds=length, **server.grpc_target(), **bench.files)
-            )
-            await asyncio.sleep(bench.pace.ramp_seconds)
-            run = await bench.closed(server, callers, seconds)
-            busy[callers] += run["latencies"]
-            refused += sum(run["refused"].values())
-            bulk = await stream
-            after = await asyncio.to_thread(_bulk_model_seconds, server)
-            bulk_rates.append(bulk["per_s"])
-            batch_seconds.append((after[0] - before[0]) / max(1.0, after[1] - before[1]))
+            alone = await bench.foreign.quiet(partial(bench.closed, server, callers, bench.pace.interactive_seconds))
+            beside = await bench.foreign.quiet(partial(_beside_bulk, bench, server, callers))
+            idle[callers] += alone["latencies"]
+            busy[callers] += beside["latencies"]
+            refused += sum(beside["refused"].values())
+            bulk_rates.append(beside["bulk_per_s"])
+            batch_seconds.append(beside["batch_seconds"])
             bench.say(
-                f"{callers} interactive callers: p99 {percentile_ms(idle[callers], 99)} ms idle, "
-                f"{percentile_ms(busy[callers], 99)} ms beside {bulk['per_s']:.0f} bulk images/s"
+                f"{callers} interactive callers: p99 {percentile_ms(alone['latencies'], 99)} ms idle, "
+                f"{percentile_ms(beside['latencies'], 99)} ms beside {beside['bulk_per_s']:.0f} bulk images/s"
             )
     return summarise(idle, busy, median(batch_seconds, 5), bulk_rates, refused)
+
+
+async def _beside_bulk(bench: Bench, server: Server, callers: int) -> dict[str, Any]:
+    """Returns what the callers saw while a bulk stream ran, and what the stream got."""
+    pace = bench.pace
+    before = await asyncio.to_thread(_bulk_model_seconds, server)
+    length = pace.interactive_seconds + 2 * pace.ramp_seconds + callers / 50
+    stream = asyncio.create_task(bench.bulk.do(mode="stream", seconds=length, **server.grpc_target(), **bench.files))
+    await asyncio.sleep(pace.ramp_seconds)
+    run = await bench.closed(server, callers, pace.interactive_seconds)
+    bulk = await stream
+    after = await asyncio.to_thread(_bulk_model_seconds, server)
+    batch_seconds = (after[0] - before[0]) / max(1.0, after[1] - before[1])
+    return {**run, "bulk_per_s": bulk["per_s"], "batch_seconds": batch_seconds}
 
 
 def summarise(

@@ -48,7 +48,7 @@ def _blocks(result: dict[str, Any]) -> Iterator[list[str]]:
         f"{machine['memory_gib']} GiB; Python {machine['python']}, {versions}. Model {result['model']}; "
         f"{result['images']['count']} JPEG files of {result['images']['longest_side']} px and "
         f"{result['images']['median_bytes'] // 1000} kB (median); {result['rounds']} rounds; "
-        f"other processes used {max(machine.get('foreign_cores_by_round', [0.0])):.2f} cores at most."
+        f"other processes used {max(machine['foreign_cores'], default=0.0):.2f} cores at most."
     ]
     yield ["| ratio | this run | what it is |", "|---|---:|---|"] + [
         f"| `{key}` | {'-' if value is None else f'{value:.2f}'} | {meaning} |"

@@ -19,6 +19,7 @@ from bench.embedder.machine import ForeignLoad, describe_machine
 from bench.embedder.servers import PEERS, Server, Servers, installed
 from bench.embedder.setup import Bench, Pace
 from bench.embedder.throughput import BUSY, LONE, Throughput, best_peer
+from bench.peers.work import copy_of
 from models.card import load_card
 from vitrine.v1 import embedder_pb2
 from vitrine.vectors import from_proto
@@ -76,7 +77,7 @@ class Benchmark:
             ChildError, PeerError, ProcessDiedError: Something does not start, or breaks.
         """
         card = load_card(self._model_dir)
-        int8 = "int8" in getattr(card, "variants", {})
+        int8 = copy_of(self._model_dir, "int8") is not None
         dim = card.outputs.embedding.dim
         self.result = {
             "benchmark": "embedder",
@@ -100,6 +101,7 @@ class Benchmark:
             async def child(module: str, name: str) -> Child:
                 return await stack.enter_async_context(Child(module, logs / f"{name}.log"))
 
+            foreign = ForeignLoad(self._pace.patience_seconds)
             bench = Bench(
                 self._pace,
                 self._model_dir.absolute(),
@@ -108,8 +110,10 @@ class Benchmark:
                 await child("bench.embedder.load", "load"),
                 await child("bench.embedder.load", "bulk"),
                 await child("bench.embedder.bare", "bare"),
+                foreign,
                 self._say,
             )
+            self.result["machine"]["foreign_cores"] = foreign.seen
             servers = await stack.enter_async_context(Servers(self._model_dir, paths[0].read_bytes(), dim, logs))
             await self._measure_throughput(bench, servers, int8)
             await self._measure_behaviour(bench, servers)
@@ -127,7 +131,8 @@ class Benchmark:
             self._say(f"starting the service in {precision}")
             services[precision] = await servers.embedder(
                 f"service-{precision}",
-                **{"interactive_queue_items": _ROOMY_QUEUE, **self._settings, "precision": precision},
+                copy_of(self._model_dir, precision),
+                **{"interactive_queue_items": _ROOMY_QUEUE, **self._settings},
             )
         peers: dict[str, dict[int, Server]] = {}
         for name in PEERS:
@@ -143,13 +148,9 @@ class Benchmark:
             return
         await self._check_agreement(bench, services, peers)
         self._throughput = Throughput(bench)
-        foreign = ForeignLoad()
-        self.result["machine"]["foreign_cores_by_round"] = foreign_cores = []
         for number in range(self._pace.rounds):
             self._say(f"round {number + 1} of {self._pace.rounds}")
             await self._throughput.run({f"service_{name}": each for name, each in services.items()}, peers, bare)
-            foreign_cores.append(foreign.cores())
-            self._say(f"others used {foreign_cores[-1]:.2f} cores during this round")
             self._take_throughput()
         self.result["memory"] = {f"service_{name}_peak_mib": each.peak_mib() for name, each in services.items()}
         self._save()
@@ -159,7 +160,7 @@ class Benchmark:
         if not self._parts & {"interactive", "overload"}:
             return
         self._say("starting the service with its defaults")
-        server = await servers.embedder("service", **self._settings)
+        server = await servers.embedder("service", copy_of(bench.model_dir, "int8"), **self._settings)
         self.result["defaults"] = server.layout
         if "interactive" in self._parts:
             self.result["interactive"] = found = await interactive.measure(bench, server)
@@ -179,7 +180,11 @@ class Benchmark:
         )
         reference = np.frombuffer(bytes.fromhex(answer["body"]), "<f4")
         cosines: dict[str, float] = {}
-        fingerprint = load_card(self._model_dir).fingerprint
+        fingerprints = {
+            f"service_{precision}": load_card(folder).fingerprint
+            for precision in ("fp32", "int8")
+            if (folder := copy_of(self._model_dir, precision)) is not None
+        }
 
         async def body(server: Server) -> bytes:
             with server.awake():
@@ -188,7 +193,7 @@ class Benchmark:
 
         for name, server in services.items():
             vector = embedder_pb2.EmbedResponse.FromString(await body(server)).results[0].vector
-            values = from_proto(vector, dim=bench.dim, fingerprint=fingerprint)
+            values = from_proto(vector, dim=bench.dim, fingerprint=fingerprints[f"service_{name}"])
             cosines[f"service_{name}"] = _cosine(reference, values)
         for name, layouts in peers.items():
             for server in layouts.values():

@@ -21,7 +21,6 @@ import psutil
 
 from bench.embedder.clients import RefusedError, open_target
 from bench.peers.work import PeerSettings
-from services.embedder.settings import EmbedderSettings
 from services.local.stack import ROOT
 from services.local.supervisor import ProcessSpec, Supervisor
 from vitrine.v1 import embedder_pb2, embedder_pb2_grpc
@@ -99,21 +98,22 @@ class Servers:
         self._logs = logs
         self._stack = AsyncExitStack()
 
-    async def embedder(self, name: str, **settings: Any) -> Server:
+    async def embedder(self, name: str, model_dir: Path | None = None, **settings: Any) -> Server:
         """Starts our service with these settings beside the defaults; the vector cache is off.
+
+        `model_dir` None: that of the benchmark.
 
         Raises:
             ProcessDiedError: It does not start; the message says why.
         """
         port, metrics_port = free_ports(2)
         wanted = {
-            "model_dirs": self._model_dir,
+            "model_dirs": model_dir or self._model_dir,
             "port": port,
             "metrics_port": metrics_port,
+            "cache_memory_bytes": 0,
             **settings,
         }
-        if "cache_memory_bytes" in EmbedderSettings.model_fields:
-            wanted["cache_memory_bytes"] = 0
         spec = ProcessSpec(
             name,
             "services.embedder",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.embedder.child import Child
+from bench.embedder.machine import ForeignLoad
 from bench.embedder.servers import Server
 
 
@@ -28,10 +29,12 @@ class Pace:
     overload_seconds: float
     recovery_seconds: float
     overload_rounds: int
+    patience_seconds: float
+    """Spent on measuring again what other processes disturbed."""
 
 
-FULL = Pace(3, (1, 8, 32, 128), 3.0, 1.5, 1.5, 3.5, 1.5, 8.0, 6.0, 2)
-QUICK = Pace(1, (1, 32), 2.0, 0.8, 0.0, 2.0, 1.0, 3.0, 3.0, 1)
+FULL = Pace(3, (1, 8, 32, 128), 3.0, 2.0, 1.5, 3.5, 1.5, 8.0, 6.0, 2, 90.0)
+QUICK = Pace(1, (1, 32), 2.0, 0.8, 0.0, 2.0, 1.0, 3.0, 3.0, 1, 5.0)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Bench:
     """Another one, for a second kind of load at the same time."""
     bare: Child
     """`bench.embedder.bare`."""
+    foreign: ForeignLoad
     say: Callable[[str], None]
     """Takes one line of progress."""
 

@@ -107,10 +107,11 @@ class Throughput:
             peers: by name, each the server for every number of callers.
             bare: precisions of the bare loop.
         """
-        for precision in bare:
-            for layout in bare_layouts(precision):
-                await self._run_bare(layout)
         for callers in self._bench.pace.callers:
+            if callers in (LONE, BUSY):  # close to what it is compared with
+                for layout in (layout for precision in bare for layout in bare_layouts(precision)):
+                    if layout.sequential == (callers == LONE):
+                        await self._run_bare(layout)
             compared = services | {name: servers[callers] for name, servers in peers.items()}
             for name, server in compared.items():
                 await self._run_service(name, server, callers)
@@ -120,21 +121,24 @@ class Throughput:
 
     async def _run_bare(self, layout: BareLayout) -> None:
         bench = self._bench
-        run = await bench.bare.do(
-            model_dir=str(bench.model_dir),
-            images=str(bench.images),
-            seconds=bench.pace.bare_seconds,
-            lanes=layout.lanes,
-            threads=layout.threads,
-            batch=layout.batch,
-            spinning=layout.spinning,
-            precision=layout.precision,
+        run = await bench.foreign.quiet(
+            lambda: bench.bare.do(
+                model_dir=str(bench.model_dir),
+                images=str(bench.images),
+                seconds=bench.pace.bare_seconds,
+                lanes=layout.lanes,
+                threads=layout.threads,
+                batch=layout.batch,
+                spinning=layout.spinning,
+                precision=layout.precision,
+            )
         )
         self._bare.setdefault(layout, []).append(run)
         bench.say(f"bare {layout.precision}, {layout}: {run['per_s']:.1f}/s")
 
     async def _run_service(self, name: str, server: Server, callers: int, target: dict[str, str] | None = None) -> None:
-        run = await self._bench.closed(server, callers, self._bench.pace.seconds, target)
+        bench = self._bench
+        run = await bench.foreign.quiet(lambda: bench.closed(server, callers, bench.pace.seconds, target))
         series = self.series.setdefault(name, Series())
         series.runs[callers].append(run)
         series.layouts[callers] = server.layout

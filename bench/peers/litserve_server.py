@@ -46,7 +46,8 @@ class Embed(litserve.LitAPI):
 if __name__ == "__main__":
     peer = PeerSettings.from_environment()
     server = litserve.LitServer(
-        Embed(max_batch_size=peer.max_batch),
+        # With no timeout its idle workers poll without pause; a millisecond is what mosec waits too.
+        Embed(max_batch_size=peer.max_batch, batch_timeout=0.001 if peer.max_batch > 1 else 0.0),
         accelerator="cpu",
         workers_per_device=peer.workers,
         fast_queue=True,

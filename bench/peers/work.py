@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from models.card import ModelCard, load_card
+from models.card import CARD_FILE, load_card
 from services.embedder.crop import Crop
 from services.embedder.decode import Decoder, PixelBudget
 from services.embedder.limits import ImageLimits
@@ -44,15 +44,16 @@ class PeerSettings:
         return cls(**json.loads(os.environ[VARIABLE]))
 
 
-def model_file(card: ModelCard, folder: Path, precision: str) -> Path:
-    """Returns the ONNX file of a model in a precision."""
-    return folder / (card.model.file if precision == "fp32" else card.file_for(precision).file)
+def copy_of(folder: Path, precision: str) -> Path | None:
+    """Returns the folder of a model's copy in a precision, which stands beside it (`make model`); None: there is none."""
+    copy = folder if precision == "fp32" else folder.with_name(f"{folder.name}-{precision}")
+    return copy if (copy / CARD_FILE).is_file() else None
 
 
 class Work:
     """The service's own decoder and the same ONNX file, called directly; safe from several threads."""
 
-    def __init__(self, folder: Path, *, threads: int = 1, spinning: bool = False, precision: str = "fp32") -> None:
+    def __init__(self, folder: Path, *, threads: int = 1, spinning: bool = False) -> None:
         """`threads` share one batch; `spinning`: they wait for each other busily, quicker and hungrier."""
         keep_freed_memory()
         self._card = load_card(folder)
@@ -63,7 +64,7 @@ class Work:
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
         self._session: Any = ort.InferenceSession(
-            str(model_file(self._card, folder, precision)), options, providers=["CPUExecutionProvider"]
+            str(folder / self._card.model.file), options, providers=["CPUExecutionProvider"]
         )
 
     def __call__(self, files: Sequence[bytes]) -> NDArray[np.float32]:

@@ -28,6 +28,7 @@ BRIEF = Pace(
     overload_seconds=0.5,
     recovery_seconds=1.2,
     overload_rounds=1,
+    patience_seconds=0.0,
 )
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from bench.embedder.interactive import summarise
 from bench.embedder.overload import Outcome, accepted, recovery_seconds
+from bench.embedder.machine import ForeignLoad
 from bench.statistics import median, paired_ratio, percentile_ms
 
 
@@ -52,3 +53,42 @@ def test_recovery_is_when_latency_is_back_and_nothing_is_refused():
 
 def test_recovery_that_was_not_seen_is_none():
     assert recovery_seconds(answered(10, 15, 0.5), 10, 0.010) is None
+
+
+class Disturbed(ForeignLoad):
+    """Foreign work as a list says: each measurement reads it before and after."""
+
+    def __init__(self, patience, *cores):
+        super().__init__(patience)
+        self._readings = [reading for each in cores for reading in (0.0, each)]
+
+    def cores(self):
+        return self._readings.pop(0)
+
+
+async def measurements(foreign):
+    """Returns the number of the measurement that was kept."""
+    made = iter(range(10))
+
+    async def measure():
+        return {"number": next(made)}
+
+    return (await foreign.quiet(measure))["number"]
+
+
+async def test_what_others_disturbed_is_measured_again_until_it_is_quiet():
+    foreign = Disturbed(100.0, 0.9, 0.8, 0.05)
+    assert await measurements(foreign) == 2
+    assert foreign.seen == [0.05]
+
+
+async def test_without_patience_the_first_measurement_is_kept_and_what_disturbed_it_is_told():
+    foreign = Disturbed(0.0, 0.9)
+    assert await measurements(foreign) == 0
+    assert foreign.seen == [0.9]
+
+
+async def test_the_quietest_measurement_is_kept_when_patience_ends():
+    foreign = Disturbed(1e-9, 0.4, 0.9)
+    assert await measurements(foreign) == 0
+    assert foreign.seen == [0.4]
