@@ -39,7 +39,7 @@ from services.embedder.gpu import watch_gpu
 from services.embedder.memory import keep_freed_memory
 from services.embedder.model import EmbeddingModel
 from services.embedder.settings import EmbedderSettings
-from services.local.stack import MODEL_DIR, ROOT, Ports
+from services.local.stack import ROOT, Ports
 from services.local.supervisor import ProcessSpec, Supervisor
 from services.runtime.logs import configure_logs
 from services.runtime.settings import load_settings
@@ -125,7 +125,7 @@ async def measure(model_dir: Path, provider: str, quick: bool) -> dict[str, obje
     rates, unavailable = rates_by_batch(
         model_dir,
         card,
-        variants(settings, card, ENGINES),
+        variants(settings, model_dir, ENGINES),
         SIZES[provider][:2] if quick else SIZES[provider],
         threads=settings.intra_op_threads,
         rounds=rounds,
@@ -158,7 +158,7 @@ async def measure(model_dir: Path, provider: str, quick: bool) -> dict[str, obje
         "cores": cores,
         "onnxruntime": onnxruntime.__version__,
         "model": model.name,
-        "precision": model.precision.value,
+        "precision": model.card.precision,
         "quick": quick,
         "images_per_s": {label: {n: round(rate, 1) for n, rate in each.items()} for label, each in rates.items()},
         "unavailable": unavailable,
@@ -195,7 +195,7 @@ def main() -> int:
     """Command line entry."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--provider", choices=sorted(SIZES), default="cuda")
-    parser.add_argument("--model", type=Path, default=MODEL_DIR)
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "build" / "efficientnet-lite0")
     parser.add_argument("--quick", action="store_true", help="one short round: does it run, not how fast")
     parser.add_argument("--json", action="store_true", help="print nothing but the JSON line")
     arguments = parser.parse_args()

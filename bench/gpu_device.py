@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.peers.work import model_file
-from models.card import ModelCard
+from bench.peers.work import copy_of
+from models.card import ModelCard, load_card
 from services.embedder.crop import Crop
 from services.embedder.decode import Decoder, PixelBudget
 from services.embedder.model import EmbeddingModel
@@ -34,9 +34,9 @@ class Variant:
     provider: Provider
 
 
-def variants(settings: EmbedderSettings, card: ModelCard, engine_cache: Path) -> list[Variant]:
+def variants(settings: EmbedderSettings, model_dir: Path, engine_cache: Path) -> list[Variant]:
     """Returns what is worth comparing on the settings' device; `bare` is ONNX Runtime called without bound memory."""
-    copies = getattr(card, "variants", {})
+    copies = {each for each in ("int8", "fp16") if copy_of(model_dir, each)}
     if settings.provider == "cpu":
         cpu = cpu_provider()
         found = [Variant("fp32 bare", "fp32", cpu), Variant("fp32 bound", "fp32", replace(cpu, bound=True))]
@@ -165,8 +165,10 @@ def bare_loop(model: EmbeddingModel, settings: EmbedderSettings, files: Sequence
 
 def _open(model_dir: Path, card: ModelCard, variant: Variant, sizes: Sequence[int], threads: int) -> Session:
     outputs = card.outputs
+    folder = copy_of(model_dir, variant.precision)
+    assert folder is not None, f"{model_dir} has no {variant.precision} copy"
     return Session(
-        model_file(card, model_dir, variant.precision),
+        folder / load_card(folder).model.file,
         variant.provider,
         threads,
         input_name=card.input.tensor,

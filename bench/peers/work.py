@@ -45,7 +45,7 @@ class PeerSettings:
 
 
 def copy_of(folder: Path, precision: str) -> Path | None:
-    """Returns the folder of a model's copy in a precision, which stands beside it (`make model`); None: there is none."""
+    """Returns the folder of a model's copy in a precision, beside its own (`make model`); None: there is none."""
     copy = folder if precision == "fp32" else folder.with_name(f"{folder.name}-{precision}")
     return copy if (copy / CARD_FILE).is_file() else None
 
