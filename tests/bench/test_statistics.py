@@ -3,8 +3,8 @@
 import pytest
 
 from bench.embedder.interactive import summarise
-from bench.embedder.overload import Outcome, accepted, recovery_seconds
 from bench.embedder.machine import ForeignLoad
+from bench.embedder.overload import Outcome, accepted, recovery_seconds
 from bench.statistics import median, paired_ratio, percentile_ms
 
 
