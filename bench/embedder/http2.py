@@ -1,27 +1,42 @@
 """Just enough of HTTP/2 (RFC 9113) to make unary gRPC calls from prebuilt bytes, at the cost of the plain HTTP callers.
 
-gRPC's own Python client costs 0.5 to 1 ms of CPU for an image, on the cores of the service it loads; the HTTP/1.1
-callers that load the other servers cost 0.2. Headers of answers are not read: a call that failed shows in that its
-answer carries no message. What needs the status code uses gRPC's own client.
+gRPC's own Python client costs 0.5 to 1 ms of CPU for an image, on the cores of the service it loads; this one costs 0.2
+to 0.35, as the HTTP/1.1 callers do that load the other servers. The server is told to use no header table (RFC 7541,
+4.2), so that trailers can be searched as they are.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import struct
 from collections.abc import Iterator
-from typing import cast
+from typing import NamedTuple, cast
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 _ACK = _END_STREAM = 0x1
 _END_HEADERS = 0x4
 _PADDED = 0x8
-_INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE = 4, 5
+_HEADER_TABLE_SIZE, _INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE = 1, 4, 5
+_CANCEL = 8
 _DEFAULT_WINDOW = 65_535
 _DEFAULT_FRAME = 16_384
 _LARGEST_WINDOW = 2**31 - 1
 _MESSAGE_HEAD = 5
+_STATUS = re.compile(rb"\x0bgrpc-status[\x01\x02](\d+)")
+_DETAILS = b"\x17grpc-status-details-bin"
+
+
+class Answer(NamedTuple):
+    """What a call brought."""
+
+    message: bytes
+    """Empty where there is none."""
+    status: int | None
+    """gRPC status; None where the trailers do not say."""
+    details: bool
+    """Whether there are `google.rpc` details."""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -53,7 +68,7 @@ class _Stream:
         self.rest = memoryview(message)
         self.window = window
         self.body = bytearray()
-        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
 
 class Http2Connection(asyncio.Protocol):
@@ -72,8 +87,8 @@ class Http2Connection(asyncio.Protocol):
         self._unacknowledged = 0
         self._lost: Exception | None = None
 
-    async def call(self, headers: bytes, message: bytes) -> bytes:
-        """Sends a header block and a framed message; returns the answer's message, empty where there is none.
+    async def call(self, headers: bytes, message: bytes) -> Answer:
+        """Sends a header block and a framed message; a call that is cancelled is cancelled at the server too.
 
         Raises:
             ConnectionError: The server reset the stream or closed the connection.
@@ -87,6 +102,9 @@ class Http2Connection(asyncio.Protocol):
         self._transport.write(b"".join(parts))
         try:
             return await stream.answer
+        except asyncio.CancelledError:
+            self._transport.write(frame(_RESET, 0, stream.number, struct.pack(">I", _CANCEL)))
+            raise
         finally:
             self._streams.pop(stream.number, None)
             self._blocked.pop(stream.number, None)
@@ -96,11 +114,11 @@ class Http2Connection(asyncio.Protocol):
         self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Opens both windows for answers as wide as they go."""
+        """Opens both windows for answers as wide as they go, and asks for headers without a table."""
         self._transport = cast(asyncio.Transport, transport)
-        roomy = frame(_SETTINGS, 0, 0, struct.pack(">HI", _INITIAL_WINDOW_SIZE, _LARGEST_WINDOW))
+        settings = struct.pack(">HIHI", _HEADER_TABLE_SIZE, 0, _INITIAL_WINDOW_SIZE, _LARGEST_WINDOW)
         more = frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", _LARGEST_WINDOW - _DEFAULT_WINDOW))
-        self._transport.write(_PREFACE + roomy + more)
+        self._transport.write(_PREFACE + frame(_SETTINGS, 0, 0, settings) + more)
 
     def data_received(self, data: bytes) -> None:
         """Handles the frames that are whole."""
@@ -147,7 +165,11 @@ class Http2Connection(asyncio.Protocol):
         elif kind == _GOAWAY:
             self._fail(ConnectionError("the server is going away"))
         if kind in (_DATA, _HEADERS, _CONTINUATION) and flags & _END_STREAM and stream and not stream.answer.done():
-            stream.answer.set_result(bytes(stream.body[_MESSAGE_HEAD:]))
+            status = _STATUS.search(payload)
+            details = _DETAILS in payload
+            stream.answer.set_result(
+                Answer(bytes(stream.body[_MESSAGE_HEAD:]), int(status[1]) if status else None, details)
+            )
 
     def _take_settings(self, payload: bytes) -> None:
         for key, value in struct.iter_unpack(">HI", payload):

@@ -3,7 +3,8 @@
 A job names the target (`protocol`, `address`, `images`: a folder, `dim`) and a `mode`:
 
     closed  `callers` loops for `seconds` after `warm_seconds`; answers that came within are counted
-    open    Poisson arrivals in `segments` of [per second, seconds], each with a `deadline` in seconds; `seed`
+    open    Poisson arrivals in `segments` of [per second, seconds], each with a `deadline` in seconds; `seed`. Every
+            16th goes through gRPC's own client, which reads what refusals advise
     stream  bulk images as fast as they are taken, for `seconds`
     vector  the answer to image 0, in hex
 """
@@ -24,6 +25,7 @@ from bench.embedder.images import read_images
 
 # Callers that were refused come back after this, where they were not told when.
 _COME_BACK_SECONDS = 0.05
+_WITNESS_EVERY = 16
 
 
 async def closed(target: Target, *, callers: int, seconds: float, warm_seconds: float) -> Result:
@@ -64,7 +66,9 @@ async def closed(target: Target, *, callers: int, seconds: float, warm_seconds: 
     }
 
 
-async def open_loop(target: Target, *, segments: list[tuple[float, float]], deadline: float, seed: int) -> Result:
+async def open_loop(
+    target: Target, witness: Target, *, segments: list[tuple[float, float]], deadline: float, seed: int
+) -> Result:
     """Images arrive whether or not earlier ones were answered; latency counts from the planned arrival."""
     arrivals: list[float] = []
     dice = random.Random(seed)
@@ -74,15 +78,17 @@ async def open_loop(target: Target, *, segments: list[tuple[float, float]], dead
         while (at := at + dice.expovariate(rate)) < limit:
             arrivals.append(at)
     outcomes: list[tuple[float, float, str, bool]] = []
-    call = await target.caller()
+    lateness: list[float] = []
+    calls = [await witness.caller(), *[await target.caller()] * (_WITNESS_EVERY - 1)]
     began = time.perf_counter() + 0.1
 
     async def one(number: int, planned: float) -> None:
         code, advice = "OK", False
+        lateness.append(time.perf_counter() - began - planned)
         try:
-            await call(number, deadline)
+            await calls[number % _WITNESS_EVERY](number, deadline)
         except RefusedError as refusal:
-            code, advice = refusal.code, refusal.retry_after is not None
+            code, advice = refusal.code, refusal.advised
         outcomes.append((planned, time.perf_counter() - began - planned, code, advice))
 
     async with asyncio.TaskGroup() as group:
@@ -90,7 +96,7 @@ async def open_loop(target: Target, *, segments: list[tuple[float, float]], dead
             if (wait := began + planned - time.perf_counter()) > 0:
                 await asyncio.sleep(wait)
             group.create_task(one(number, planned))
-    return {"outcomes": outcomes}
+    return {"outcomes": outcomes, "lateness": lateness}
 
 
 async def stream(target: GrpcTarget, *, seconds: float) -> Result:
@@ -110,19 +116,23 @@ async def handle(job: Job) -> Result:
     """Does one job."""
     mode = job.pop("mode")
     images = read_images(Path(job.pop("images")))
-    target = open_target(job.pop("protocol"), job.pop("address"), images, job.pop("dim"))
+    address, dim = job.pop("address"), job.pop("dim")
+    target = open_target(job.pop("protocol"), address, images, dim)
+    witness = open_target("grpc", address, images[:1], dim) if mode == "open" else None
     try:
         if mode == "closed":
             return await closed(target, **job)
         if mode == "vector":
             return {"body": (await (await target.caller())(0, 30.0)).hex()}
-        if mode == "open":
-            return await open_loop(target, **job)
+        if witness is not None:
+            return await open_loop(target, witness, **job)
         if mode == "stream" and isinstance(target, GrpcTarget):
             return await stream(target, **job)
         raise ValueError(f"mode {mode!r} is not known for this protocol")
     finally:
         await target.close()
+        if witness is not None:
+            await witness.close()
 
 
 if __name__ == "__main__":

@@ -29,12 +29,14 @@ class Pace:
     overload_seconds: float
     recovery_seconds: float
     overload_rounds: int
+    official_client: bool
+    """Whether the service is also measured through gRPC's own client."""
     patience_seconds: float
     """Spent on measuring again what other processes disturbed."""
 
 
-FULL = Pace(3, (1, 8, 32, 128), 3.0, 2.0, 1.5, 3.5, 1.5, 8.0, 6.0, 2, 90.0)
-QUICK = Pace(1, (1, 32), 2.0, 0.8, 0.0, 2.0, 1.0, 3.0, 3.0, 1, 5.0)
+FULL = Pace(3, (1, 8, 32, 128), 3.0, 2.0, 1.5, 3.5, 1.5, 8.0, 6.0, 2, True, 90.0)
+QUICK = Pace(1, (1, 32), 1.2, 0.6, 0.0, 1.5, 0.7, 2.5, 2.5, 1, False, 0.0)
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ class Throughput:
             compared = services | {name: servers[callers] for name, servers in peers.items()}
             for name, server in compared.items():
                 await self._run_service(name, server, callers)
-            if callers in (LONE, BUSY) and GRPC_CLIENT_OF in services:
+            if self._bench.pace.official_client and callers in (LONE, BUSY) and GRPC_CLIENT_OF in services:
                 server = services[GRPC_CLIENT_OF]
                 await self._run_service(GRPC_CLIENT, server, callers, server.grpc_target())
 

@@ -28,6 +28,7 @@ BRIEF = Pace(
     overload_seconds=0.5,
     recovery_seconds=1.2,
     overload_rounds=1,
+    official_client=True,
     patience_seconds=0.0,
 )
 
@@ -92,21 +93,41 @@ async def test_closed_loops_count_answers(servers, load, files):
 
 
 async def test_overload_is_seen_as_refusals_with_advice(servers, load, files):
+    burst = {"mode": "open", "segments": [(50, 0.2), (3000, 0.2)], "deadline": 10, "seed": 7}
     async with servers, load:
         server = await servers.embedder("embedder", interactive_queue_items=1, max_images_per_request=1, **SLOW)
-        run = await load.do(
-            mode="open", segments=[(50, 0.2), (3000, 0.2)], deadline=10, seed=7, **server.grpc_target(), **files
-        )
-        again = await load.do(
-            mode="open", segments=[(50, 0.2), (3000, 0.2)], deadline=10, seed=7, **server.grpc_target(), **files
-        )
+        run = await load.do(**burst, **server.target(), **files)  # the lean client, with a witness
+        again = await load.do(**burst, **server.grpc_target(), **files)  # gRPC's own client alone
     planned = sorted(each[0] for each in run["outcomes"])
     assert planned == sorted(each[0] for each in again["outcomes"])  # the seed decides who comes when
     assert sum(each < 0.2 for each in planned) < sum(each >= 0.2 for each in planned)
-    refused = [each for each in run["outcomes"] if each[2] == "RESOURCE_EXHAUSTED"]
-    assert refused
-    assert all(advice for _, _, _, advice in refused)
-    assert any(code == "OK" for _, _, code, _ in run["outcomes"])
+    for found in (run, again):
+        assert {code for _, _, code, _ in found["outcomes"]} == {"OK", "RESOURCE_EXHAUSTED"}
+        assert all(advice for _, _, code, advice in found["outcomes"] if code == "RESOURCE_EXHAUSTED")
+        assert len(found["lateness"]) == len(found["outcomes"])
+
+
+async def test_the_lean_client_tells_refusals_and_deadlines_apart(servers, load, files, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "000.jpg").write_bytes(b"no picture")
+    hopeless = {"mode": "open", "segments": [(200, 0.2)], "deadline": 0.001, "seed": 1}
+    async with servers, load:
+        server = await servers.embedder("embedder", **SLOW)
+        late = await load.do(**hopeless, **server.target(), **files)
+        bad = await load.do(
+            mode="closed",
+            callers=1,
+            seconds=0.3,
+            warm_seconds=0.1,
+            **server.target(),
+            images=str(tmp_path / "images"),
+            dim=files["dim"],
+        )
+        after = await load.do(mode="vector", **server.target(), **files)
+    assert "DEADLINE_EXCEEDED" in {code for _, _, code, _ in late["outcomes"]}
+    assert set(bad["refused"]) == {"image refused"}
+    assert bad["latencies"] == []
+    assert after["body"]
 
 
 async def test_bulk_streams_are_counted(servers, load, files):
