@@ -34,7 +34,10 @@ class HealthMonitor:
         """Watches until cancelled."""
         while True:
             await asyncio.sleep(self._seconds / 2)
-            await self.check()
+            try:
+                await self.check()
+            except Exception:  # a defect here must not leave the last answer standing for ever
+                log.exception("health check failed")
 
     async def check(self) -> None:
         """Looks at every model once and reports what changed."""
@@ -60,13 +63,18 @@ class HealthMonitor:
         return await self._canary(served)
 
     async def _canary(self, served: Served) -> bool:
+        if served.draining.is_set():
+            return True  # it is on its way out
         model, side = served.model, served.model.card.input
         pixels = np.zeros((side.height, side.width, 3), np.uint8)
+        served.enter()
         try:
             async with asyncio.timeout(self._seconds):
                 await served.pipeline.lanes.submit(Picture.of(pixels), Priority.INTERACTIVE)
         except (TimeoutError, VitrineError) as error:
             metrics.CANARIES.labels(model.name, "timeout" if isinstance(error, TimeoutError) else "failed").inc()
             return False
+        finally:
+            served.leave()
         metrics.CANARIES.labels(model.name, "ok").inc()
         return True

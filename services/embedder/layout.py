@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
-# A larger batch makes whoever comes next wait longer: it must be worth that.
-_WORTH_IT = 1.05
 _MEASURE_SECONDS = 0.1
 _ROUNDS = 3
 
@@ -28,12 +26,10 @@ class Layout(NamedTuple):
     """Most images in one batch."""
 
 
-def candidates(cores: int, lanes: int = 0, threads: int = 0, max_batch: int = 0) -> Iterator[Layout]:
-    """Returns the layouts worth measuring; what is not 0 is fixed. Larger batches come after smaller ones."""
-    for each_lanes in [lanes] if lanes else _steps(max(1, cores // max(1, threads))):
-        each_threads = threads or max(1, cores // each_lanes)
-        for each_batch in [max_batch] if max_batch else (1, 4):
-            yield Layout(each_lanes, each_threads, each_batch)
+def candidates(cores: int, max_batch: int, lanes: int = 0, threads: int = 0) -> Iterator[Layout]:
+    """Returns the layouts worth measuring; what is not 0 is fixed."""
+    for each in [lanes] if lanes else _steps(max(1, cores // max(1, threads))):
+        yield Layout(each, threads or max(1, cores // each), max_batch)
 
 
 def measure(layout: Layout, run: Callable[[int], object], seconds: float = _MEASURE_SECONDS) -> float:
@@ -61,11 +57,6 @@ def compare(options: Iterable[Option], rate: Callable[[Option], float], rounds: 
         for option in options:
             rates[option].append(rate(option))
     return {option: statistics.median(each) for option, each in rates.items()}
-
-
-def fastest(rates: Mapping[Layout, float]) -> Layout:
-    """Returns the layout with the highest rate; a larger batch must be clearly faster to be taken."""
-    return max(rates, key=lambda layout: rates[layout] / (_WORTH_IT if layout.max_batch > 1 else 1))
 
 
 def _steps(most: int) -> list[int]:

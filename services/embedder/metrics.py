@@ -60,3 +60,11 @@ MODEL = Gauge(
     "1; what is served, and on what.",
     ("name", "version", "fingerprint", "provider", "device", "precision"),
 )
+
+
+def forget_model(model: str) -> None:
+    """Removes the gauges of a model that is not served any more; what was counted stays counted."""
+    for gauge in (LANES, BUSY_LANES):
+        gauge.remove_by_labels({"model": model})
+    for gauge in (QUEUE_ITEMS, QUEUE_BYTES):
+        gauge.remove_by_labels({"model": model})

@@ -11,7 +11,7 @@ import structlog
 from numpy.typing import NDArray
 
 from models.card import CardError, load_card
-from services.embedder.layout import Layout, candidates, compare, fastest, measure
+from services.embedder.layout import Layout, candidates, compare, measure
 from services.embedder.scheduler import Batching, batch_sizes
 from services.embedder.session import Outputs, Session, chosen_provider
 from services.embedder.settings import EmbedderSettings
@@ -21,7 +21,6 @@ log = structlog.get_logger()
 
 # The card promises rows of norm 1; float32 sums of a few thousand squares stay well inside.
 _NORM_TOLERANCE = 1e-3
-_GPU_MAX_BATCH = 32
 # A second session must be clearly faster to be used.
 _WORTH_IT = 1.1
 
@@ -59,11 +58,13 @@ class EmbeddingModel:
         return "cpu" if self._settings.provider == "cpu" else f"gpu{self._settings.device_id}"
 
     def is_current(self) -> bool:
-        """Whether the folder still holds the model that was loaded."""
+        """Whether the folder still holds the model that was loaded, every byte of it."""
         try:
-            return load_card(self.folder) == self.card
+            card = load_card(self.folder)
+            card.verify(self.folder)
         except CardError:
             return False
+        return card == self.card
 
     @property
     def dim(self) -> int:
@@ -73,7 +74,9 @@ class EmbeddingModel:
     @cached_property
     def batching(self) -> Batching:
         """How batches for this model are formed."""
-        return Batching(batch_sizes(self.layout.max_batch), self.layout.lanes, self._settings.batch_wait_seconds)
+        settings = self._settings
+        sizes = batch_sizes(self.layout.max_batch)
+        return Batching(sizes, self.layout.lanes, settings.batch_wait_seconds, settings.resolved_bulk_batch)
 
     @property
     def lone_threads(self) -> int:
@@ -112,7 +115,7 @@ class EmbeddingModel:
             chosen_provider(self._settings),
             threads,
             spinning=spinning,
-            batch_sizes=batch_sizes(self._settings.max_batch or _GPU_MAX_BATCH),
+            batch_sizes=batch_sizes(self._settings.resolved_max_batch),
             input_name=self.card.input.tensor,
             embedding_name=outputs.embedding.tensor,
             logits_name=outputs.logits.tensor if outputs.logits else None,
@@ -122,8 +125,8 @@ class EmbeddingModel:
         """Measures what the settings leave open; a GPU has one lane, and its own parallelism."""
         settings = self._settings
         if settings.provider != "cpu":
-            return Layout(1, settings.intra_op_threads or 1, settings.max_batch or _GPU_MAX_BATCH)
-        layouts = list(candidates(_cores(), settings.lanes, settings.intra_op_threads, settings.max_batch))
+            return Layout(1, settings.intra_op_threads or 1, settings.resolved_max_batch)
+        layouts = list(candidates(_cores(), settings.resolved_max_batch, settings.lanes, settings.intra_op_threads))
         if len(layouts) == 1:
             return layouts[0]
         sessions = {layout.threads: self._open(layout.threads) for layout in layouts}
@@ -131,11 +134,9 @@ class EmbeddingModel:
         log.info(
             "layouts measured",
             model=self.name,
-            images_per_second={
-                f"{lanes}x{threads}, batch {n}": round(rates[Layout(lanes, threads, n)]) for lanes, threads, n in rates
-            },
+            images_per_second={f"{each.lanes}x{each.threads}": round(rate) for each, rate in rates.items()},
         )
-        return fastest(rates)
+        return max(rates, key=lambda layout: rates[layout])
 
     def _open_for_one_alone(self) -> Session | None:
         """Returns a session over all cores for an image that finds everything idle, where that is faster."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -79,6 +80,7 @@ class Pipeline:
         resizer = Resizer(model.card)
         self._decoder = decoding.decoder(resizer)
         self._input_bytes = resizer.height * resizer.width * 3
+        self._longest_wait = settings.interactive_queue_seconds
         self._decodes_in_lanes = settings.provider == "cpu"
         self.lanes = Lanes(self._run_batch, model.batching, model.name, too_large=self._decode_beside)
         self._decoding_beside: set[asyncio.Task[None]] = set()
@@ -112,9 +114,11 @@ class Pipeline:
             began = time.perf_counter()
             await gate.enter(images, size, caller.name)
             metrics.ADMISSION_SECONDS.labels(caller.priority).observe(time.perf_counter() - began)
-        elif not gate.try_enter(images, size, caller.name):
-            metrics.DROPPED.labels(self._model.name, caller.priority, "queue_full").inc(images)
-            raise self._overloaded(gate, caller.name)
+        else:
+            self._refuse_what_would_wait_too_long(gate, images, caller)
+            if not gate.try_enter(images, size, caller.name):
+                metrics.DROPPED.labels(self._model.name, caller.priority, "queue_full").inc(images)
+                raise self._overloaded(gate, caller.name)
         try:
             yield
         finally:
@@ -187,15 +191,38 @@ class Pipeline:
         alone = self.held <= len(pixels)  # nothing else waits or runs
         return self._model.run(pixels, alone)
 
+    def _refuse_what_would_wait_too_long(self, gate: Gate, images: int, caller: Caller) -> None:
+        """Holds interactive work to what it can be answered in time: an answer that comes too late helps nobody.
+
+        Raises:
+            OverloadedError: The wait for those before it is over the limit, or over the caller's own deadline.
+        """
+        wait = gate.items * self.lanes.seconds_per_image
+        left = math.inf if caller.deadline is None else caller.deadline - time.monotonic()
+        if wait > min(self._longest_wait, left):
+            metrics.DROPPED.labels(self._model.name, caller.priority, "wait_too_long").inc(images)
+            limit = (
+                f"interactive_queue_seconds is {self._longest_wait:g}"
+                if wait > self._longest_wait
+                else f"the deadline is in {max(left, 0):.3f} s"
+            )
+            raise OverloadedError(
+                f"the wait for the {gate.items} images before this one would be {wait:.3f} s, {limit}",
+                retry_after=_within(wait, *_RETRY_AFTER_SECONDS),
+            )
+
     def _overloaded(self, gate: Gate, caller: str) -> OverloadedError:
-        shortest, longest = _RETRY_AFTER_SECONDS
         held = gate.held_by(caller)
         whose = f", {held} of them of {caller!r}, which must leave room for others" if caller and held else ""
         return OverloadedError(
             f"the interactive queue is full: it holds {gate.items} images of {gate.bytes} bytes{whose}; "
             f"interactive_queue_items is {gate.max_items}, interactive_queue_bytes is {gate.max_bytes}",
-            retry_after=min(max(gate.items * self.lanes.seconds_per_image, shortest), longest),
+            retry_after=_within(gate.items * self.lanes.seconds_per_image, *_RETRY_AFTER_SECONDS),
         )
+
+
+def _within(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high)
 
 
 def _gate(model: str, priority: Priority, max_items: int, max_bytes: int) -> Gate:

@@ -15,6 +15,7 @@ from services.embedder.decoding import Decoding
 from services.embedder.model import EmbeddingModel
 from services.embedder.pipeline import Pipeline
 from services.embedder.settings import EmbedderSettings
+from services.runtime import garbage
 from services.runtime.server import StartError
 from vitrine.errors import NotFoundError, UnavailableError
 
@@ -60,6 +61,9 @@ class Served:
     async def close(self) -> None:
         """Releases everything."""
         await asyncio.to_thread(self.pipeline.close)
+
+    def denounce(self) -> None:
+        """Takes it out of the metrics."""
         metrics.MODEL.remove(*self._info)
 
 
@@ -146,6 +150,8 @@ class ModelRegistry:
             task.cancel()
         served, self._served = self.all(), {}
         await asyncio.gather(*(each.close() for each in served), *self._retiring, return_exceptions=True)
+        for each in served:
+            each.denounce()
         await asyncio.to_thread(self._decoding.close)
 
     def _open(self, folder: Path) -> EmbeddingModel:
@@ -158,8 +164,13 @@ class ModelRegistry:
 
     async def _retire(self, gone: Served) -> None:
         await gone.retire()
+        gone.denounce()
         for served in self.all():  # one of them may be the same model, read anew
             served.announce()
+        if gone.model.name not in self._served:
+            metrics.forget_model(gone.model.name)
+        del gone
+        garbage.settle()  # its weights were there when the service started
 
     async def _drain_all(self, draining: asyncio.Event) -> None:
         await draining.wait()

@@ -29,6 +29,8 @@ class Batching:
     """Batches that run side by side."""
     wait_seconds: float = 0.0
     """How long a batch that is not full waits for company although the device is free."""
+    bulk: int = 1024
+    """Most images in a batch of bulk images alone."""
 
     def padded(self, count: int) -> int:
         """Returns the warmed size in which `count` images run."""
@@ -89,7 +91,7 @@ class Scheduler(Generic[Job]):
         share = -(-len(self._queue) // (self._batching.lanes - self.busy))
         most = min(share, sizes[-1])
         batch = self._take(Priority.INTERACTIVE, most)
-        room = (self._batching.padded(len(batch)) if batch else most) - len(batch)
+        room = self._batching.padded(len(batch)) - len(batch) if batch else min(most, self._batching.bulk)
         batch += self._take(Priority.BULK, room)
         self.busy += bool(batch)
         return batch

@@ -90,8 +90,15 @@ class EmbedderSettings(ServiceSettings):
         0,
         ge=0,
         le=1024,
-        description="Most images in one batch; 0: measured at start on the CPU, 32 on a GPU. Higher: a longer wait for "
-        "whoever comes while a full batch runs.",
+        description="Most images in one batch; 0: 4 on the CPU, 32 on a GPU. Only what waits while every lane is busy "
+        "makes batches: more than one image a lane is a backlog, and larger batches work it off sooner.",
+    )
+    max_bulk_batch: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Most images in a batch of bulk work alone; 0: 1 on the CPU, where larger ones gain a few percent, "
+        "max_batch on a GPU. A shopper who comes while one runs waits for it.",
     )
     batch_wait_seconds: float = Field(
         0.0,
@@ -131,6 +138,14 @@ class EmbedderSettings(ServiceSettings):
     )
     interactive_queue_bytes: int = Field(
         128 * _MIB, ge=_MIB, le=2**40, description="The same in bytes of image files and decoded pictures."
+    )
+    interactive_queue_seconds: float = Field(
+        0.3,
+        gt=0,
+        le=60,
+        description="Longest time interactive images may have to wait for those before them, as far as it can be told; "
+        "what would wait longer, or past its deadline, is refused with retry advice. Higher: fewer refusals in bursts, "
+        "longer waits under overload.",
     )
     bulk_queue_items: int = Field(
         64, ge=1, le=100_000, description="Bulk images held at once; streams are slowed beyond, never refused."
@@ -234,6 +249,16 @@ class EmbedderSettings(ServiceSettings):
         """Folders of the models that are served."""
         name = "efficientnet-lite0-int8" if self.provider == "cpu" else "efficientnet-lite0"
         return self.model_dirs or [Path("models/build") / name]
+
+    @property
+    def resolved_max_batch(self) -> int:
+        """Most images in one batch."""
+        return self.max_batch or (4 if self.provider == "cpu" else 32)
+
+    @property
+    def resolved_bulk_batch(self) -> int:
+        """Most images in a batch of bulk work alone."""
+        return min(self.max_bulk_batch or (1 if self.provider == "cpu" else 1024), self.resolved_max_batch)
 
     @property
     def resolved_decode_threads(self) -> int:

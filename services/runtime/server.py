@@ -17,12 +17,14 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from services.runtime import metrics
+from services.runtime import garbage, metrics
 from services.runtime.interceptor import InFlight, ServiceInterceptor
 from services.runtime.logs import configure_logs
 from services.runtime.settings import ServiceSettings, Settings, SettingsError, load_settings
 
 log = structlog.get_logger()
+
+_FIRST_FLIGHT_BYTES = 2**20
 
 Reloaded = TypeVar("Reloaded", bound=ServiceSettings, contravariant=True)
 
@@ -124,6 +126,7 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
         await application.start(server, lifecycle)
         await server.start()
         healthy.put_nowait(True)
+        garbage.settle()
         attendants.append(asyncio.create_task(_tell_health(checker, ("", *names), healthy)))
         attendants.append(asyncio.create_task(_reload_on(hang_up, application, settings)))
         log.info("serving", address=address, start_seconds=round(time.perf_counter() - began, 3))
@@ -161,6 +164,9 @@ async def _reload_on(hang_up: asyncio.Event, application: Application, settings:
         except (SettingsError, StartError) as error:
             metrics.RELOADS.labels("failed").inc()
             log.error("not reloaded", error=str(error))
+        except Exception:  # a defect must not make the next SIGHUP go unheard
+            metrics.RELOADS.labels("failed").inc()
+            log.exception("not reloaded")
         else:
             metrics.RELOADS.labels("ok").inc()
             log.info("reloaded")
@@ -172,6 +178,8 @@ def server_options(settings: ServiceSettings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # a second process on the port must fail, not share it silently
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
+        # A photo must fit into the first flight: with the default of 64 KiB it waits for a round trip in the middle.
+        ("grpc.http2.lookahead_bytes", _FIRST_FLIGHT_BYTES),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ]

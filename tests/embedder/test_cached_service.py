@@ -78,10 +78,10 @@ async def test_a_bad_image_is_refused_every_time(tiny_model):
 
 
 async def test_tags_of_a_seen_image_are_those_of_the_first_time(lite_model):
-    async with serving(lite_model, precision="fp32", **CACHED) as embedder:
+    async with serving(lite_model, **CACHED) as embedder:
         await embedder.stub.Embed(request(PHOTO))  # nobody asked for tags then
         seen = (await embedder.stub.Embed(request(PHOTO, top_tags=5))).results[0].tags
-    async with serving(lite_model, precision="fp32") as embedder:
+    async with serving(lite_model) as embedder:
         fresh = (await embedder.stub.Embed(request(PHOTO, top_tags=5))).results[0].tags
     assert len(seen) == 5
     assert list(seen) == list(fresh)

@@ -3,13 +3,17 @@
 import asyncio
 import shutil
 import threading
+import weakref
 
+import grpc
 import numpy as np
 import pytest
+from prometheus_client import generate_latest
 
 from models.tiny import build_tiny
 from services.embedder.session import Session
 from services.embedder.settings import EmbedderSettings
+from services.runtime import garbage
 from services.runtime.server import StartError
 from tests.embedder import pictures
 from tests.embedder.serving import eventually, serving
@@ -99,6 +103,20 @@ async def test_models_come_and_go_while_the_service_runs(tiny_model, second):
         await embedder.app.reload(reloaded(second))
         assert await served(embedder) == [ONE]
         assert await fingerprint(embedder) == await fingerprint(embedder, ONE)
+
+
+async def test_a_model_that_went_leaves_nothing_behind(tiny_model, second):
+    async with serving(tiny_model) as embedder:
+        session = weakref.ref(embedder.app.registry.find("").model._session)
+        garbage.settle()  # as after the start of a service
+        await embedder.app.reload(reloaded(second))
+        await eventually(lambda: session() is None)
+        exported = generate_latest().decode()
+        assert f'model="{ONE}"' in exported
+        assert f'vitrine_embedder_lanes{{model="{ZERO}"}}' not in exported
+        with pytest.raises(grpc.RpcError) as caught:
+            await embedder.stub.Embed(request(ZERO))
+        assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
 async def test_a_model_that_goes_finishes_what_it_has(tiny_model, second, monkeypatch):

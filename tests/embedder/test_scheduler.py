@@ -24,11 +24,13 @@ class Image:
 class Bench:
     """A scheduler, its clock, and what it dropped."""
 
-    def __init__(self, sizes=(1, 2, 4), lanes=1):
+    def __init__(self, sizes=(1, 2, 4), lanes=1, bulk=1024):
         self.now = 100.0
         self.dropped = []
         self.scheduler = Scheduler(
-            Batching(sizes, lanes), lambda: self.now, lambda image, reason: self.dropped.append((image.name, reason))
+            Batching(sizes, lanes, bulk=bulk),
+            lambda: self.now,
+            lambda image, reason: self.dropped.append((image.name, reason)),
         )
 
     def push(self, *names, **values):
@@ -72,6 +74,15 @@ def test_one_interactive_image_does_not_pay_for_a_full_batch_of_bulk():
     bench.push(*"abcdefgh", priority=BULK)
     bench.push(1)
     assert bench.take() == [1]
+
+
+def test_bulk_alone_keeps_to_its_own_limit_and_still_fills_places_that_would_be_padding():
+    bench = Bench(bulk=1)
+    bench.push("a", "b", "c", priority=BULK)
+    assert bench.take() == ["a"]
+    bench.scheduler.done()
+    bench.push(1, 2, 3)
+    assert bench.take() == [1, 2, 3, "b"]
 
 
 def test_free_lanes_share_what_waits():

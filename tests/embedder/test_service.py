@@ -349,3 +349,26 @@ async def test_streams_refuse_unknown_models_and_take_silence_for_an_end(tiny_mo
         ]
         assert [answer.sequence for answer in answers] == [7]
         assert "top_tags is 101" in answers[0].result.status.message
+
+
+@pytest.mark.parametrize(
+    ("timeout", "told"),
+    [(None, "interactive_queue_seconds is 0.5"), (0.3, "the deadline is in 0.")],
+    ids=["longer than allowed", "longer than the caller has"],
+)
+async def test_what_would_wait_too_long_is_refused_with_advice(tiny_model, device, timeout, told):
+    async with serving(tiny_model, interactive_queue_seconds=0.5) as embedder:
+        device.hold()
+        first = asyncio.ensure_future(embedder.stub.Embed(images(PHOTO)))
+        await eventually(lambda: embedder.held == 1)
+        embedder.pipeline.lanes.seconds_per_image = 0.6 if timeout is None else 0.4
+        with pytest.raises(grpc.RpcError) as caught:
+            await embedder.stub.Embed(images(OTHER), timeout=timeout)
+        error = from_rpc_error(caught.value)
+        assert type(error) is OverloadedError
+        assert "the wait for the 1 images before this one would be 0." in error.message
+        assert told in error.message
+        assert error.retry_after == pytest.approx(embedder.pipeline.lanes.seconds_per_image)
+        device.release.set()
+        assert (await first).results[0].status.code == 0
+        assert (await embedder.stub.Embed(images(OTHER))).results[0].status.code == 0  # nobody before it
