@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")  # no display
 
 from matplotlib import pyplot
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bench.embedder.table import TITLES, throughput_rows
 
@@ -23,7 +24,7 @@ _COLOURS = {
 
 def draw(result: dict[str, Any], path: Path) -> Path:
     """Writes a PNG: one panel for p50, one for p99; each point a number of callers, the bare loop as lines."""
-    figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.6), sharey=True)
+    figure, panels = pyplot.subplots(1, 2, figsize=(11, 5), sharey=True)
     rows = list(throughput_rows(result))
     for panel, quantile in zip(panels, ("p50", "p99"), strict=True):
         for title, colour in _COLOURS.items():
@@ -51,18 +52,22 @@ def draw(result: dict[str, Any], path: Path) -> Path:
                     label=f"{name}, one at a time",
                 )
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.xaxis.set_minor_formatter(NullFormatter())
         panel.set_xlabel(f"{quantile} latency, ms")
         panel.grid(visible=True, which="both", alpha=0.25)
     panels[0].set_ylabel("images per second")
     panels[0].set_ylim(bottom=0)
-    panels[1].legend(loc="lower right", fontsize=8)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=8)
     machine = result["machine"]
     figure.suptitle(
         f"{result['model']}, {machine['cores']} cores of {machine['cpu']}; points: callers, load generator on the "
         "same cores",
         fontsize=10,
     )
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0.1, 1, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
