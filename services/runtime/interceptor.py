@@ -202,7 +202,11 @@ class _Wrapped:
 async def _abort(context: Context, error: VitrineError, request_id: str) -> None:
     status = rpc_status.to_status(to_status(error))
     trailing = [*(status.trailing_metadata or ()), (REQUEST_ID, request_id)]
-    await context.abort(status.code, status.details or "", tuple(trailing))
+    try:
+        await context.abort(status.code, status.details or "", tuple(trailing))
+    except grpc.aio.InternalError:
+        # The call ended while its answer was on the way: nobody is there to be told, and gRPC would log a defect.
+        raise asyncio.CancelledError from None
 
 
 def _request_id(metadata: Mapping[str, str]) -> str:

@@ -208,7 +208,7 @@ async def scrape(port):
 
 
 def gauges(text, name):
-    return [float(value) for value in re.findall(rf"^{name}(?:\\{{.*\\}})? ([0-9.e+-]+)$", text, re.M)]
+    return [float(value) for value in re.findall(rf"^{name}(?:\{{.*\}})? ([0-9.e+-]+)$", text, re.M)]
 
 
 @pytest.mark.slow
