@@ -65,7 +65,6 @@ class Benchmark:
         self._pace = pace
         self._say = say
         self._out = out
-        self._throughput: Throughput | None = None
         self._notes: list[str] = []
         self.result: dict[str, Any] = {}
 
@@ -147,11 +146,10 @@ class Benchmark:
         if not (services or peers or bare):
             return
         await self._check_agreement(bench, services, peers)
-        self._throughput = Throughput(bench)
+        throughput = Throughput(bench, self._take_throughput)
         for number in range(self._pace.rounds):
             self._say(f"round {number + 1} of {self._pace.rounds}")
-            await self._throughput.run({f"service_{name}": each for name, each in services.items()}, peers, bare)
-            self._take_throughput()
+            await throughput.run({f"service_{name}": each for name, each in services.items()}, peers, bare)
         self.result["memory"] = {f"service_{name}_peak_mib": each.peak_mib() for name, each in services.items()}
         self._save()
 
@@ -203,9 +201,7 @@ class Benchmark:
         if wrong:
             raise DisagreementError(f"{', '.join(wrong)}: not the bare loop's vector; cosines are {cosines}")
 
-    def _take_throughput(self) -> None:
-        assert self._throughput is not None
-        found = self._throughput
+    def _take_throughput(self, found: Throughput) -> None:
         over_bare = {callers: found.ratio_to_bare("service_fp32", "fp32", callers) for callers in self._pace.callers}
         ratios = {"service_over_bare": over_bare, "int8_over_bare": {}, "int8_over_fp32": {}}
         for callers in self._pace.callers:

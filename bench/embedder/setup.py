@@ -35,7 +35,7 @@ class Pace:
     """Spent on measuring again what other processes disturbed."""
 
 
-FULL = Pace(3, (1, 8, 32, 128), 3.0, 2.0, 1.5, 3.5, 1.5, 8.0, 6.0, 2, True, 90.0)
+FULL = Pace(3, (1, 8, 32, 128), 2.5, 1.5, 1.5, 3.0, 1.5, 8.0, 6.0, 2, True, 60.0)
 QUICK = Pace(1, (1, 32), 1.2, 0.6, 0.0, 1.5, 0.7, 2.5, 2.5, 1, False, 0.0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -94,8 +94,10 @@ class Series:
 class Throughput:
     """Runs the rounds and keeps what they gave."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, changed: Callable[[Throughput], None]) -> None:
+        """`changed` is told after every measurement."""
         self._bench = bench
+        self._changed = changed
         self._bare: dict[BareLayout, list[Run]] = {}
         self.series: dict[str, Series] = {}
 
@@ -134,6 +136,7 @@ class Throughput:
             )
         )
         self._bare.setdefault(layout, []).append(run)
+        self._changed(self)
         bench.say(f"bare {layout.precision}, {layout}: {run['per_s']:.1f}/s")
 
     async def _run_service(self, name: str, server: Server, callers: int, target: dict[str, str] | None = None) -> None:
@@ -142,6 +145,7 @@ class Throughput:
         series = self.series.setdefault(name, Series())
         series.runs[callers].append(run)
         series.layouts[callers] = server.layout
+        self._changed(self)
         latencies = run["latencies"] or [0.0]
         self._bench.say(
             f"{name}, {callers} callers: {run['per_s']:.1f}/s, p50 {percentile_ms(latencies, 50)} ms, "
