@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import os
@@ -22,6 +23,7 @@ _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
 
 QUIET_CORES = 0.1
 """Foreign work up to this does not show in the figures."""
+_LOOK_SECONDS = 0.5
 
 
 class ForeignLoad:
@@ -49,6 +51,15 @@ class ForeignLoad:
                 self.seen.append(least)
                 return best
             self._patience -= time.monotonic() - began
+
+    async def calm(self) -> None:
+        """Waits, while patience lasts, until others leave the processor alone: our service measures as it starts."""
+        while self._patience > 0:
+            self.cores()
+            await asyncio.sleep(_LOOK_SECONDS)
+            if self.cores() <= QUIET_CORES:
+                return
+            self._patience -= _LOOK_SECONDS
 
     def cores(self) -> float:
         """Returns cores' worth of foreign work, stolen time included, since the last call."""

@@ -128,6 +128,7 @@ class Benchmark:
                 self._note("the model has no int8 copy: no int8 figures")
                 continue
             self._say(f"starting the service in {precision}")
+            await bench.foreign.calm()
             services[precision] = await servers.embedder(
                 f"service-{precision}",
                 copy_of(self._model_dir, precision),
@@ -158,6 +159,7 @@ class Benchmark:
         if not self._parts & {"interactive", "overload"}:
             return
         self._say("starting the service with its defaults")
+        await bench.foreign.calm()
         server = await servers.embedder("service", copy_of(bench.model_dir, "int8"), **self._settings)
         self.result["defaults"] = server.layout
         if "interactive" in self._parts:

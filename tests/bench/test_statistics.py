@@ -82,6 +82,14 @@ async def test_what_others_disturbed_is_measured_again_until_it_is_quiet():
     assert foreign.seen == [0.05]
 
 
+async def test_calm_is_waited_for_while_patience_lasts():
+    impatient, patient = Disturbed(0.4, 0.9, 0.9), Disturbed(100.0, 0.9, 0.05)
+    await impatient.calm()
+    await patient.calm()
+    assert len(impatient._readings) == 2  # gave up after one look
+    assert not patient._readings
+
+
 async def test_without_patience_the_first_measurement_is_kept_and_what_disturbed_it_is_told():
     foreign = Disturbed(0.0, 0.9)
     assert await measurements(foreign) == 0
