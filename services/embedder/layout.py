@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 _MEASURE_SECONDS = 0.1
 _ROUNDS = 3
+_NOT_SLOWER = 0.85
 
 
 Option = TypeVar("Option", bound=Hashable)
@@ -57,6 +58,16 @@ def compare(options: Iterable[Option], rate: Callable[[Option], float], rounds: 
         for option in options:
             rates[option].append(rate(option))
     return {option: statistics.median(each) for option, each in rates.items()}
+
+
+def preferred(rates: Mapping[Layout, float]) -> Layout:
+    """Returns the layout with the most lanes that is not clearly slower than the fastest.
+
+    Lanes keep their pace when cores are shared with whatever else runs, which a measurement at a quiet start does not
+    see: threads that wait for each other do not.
+    """
+    best = max(rates.values())
+    return max((layout for layout, rate in rates.items() if rate >= _NOT_SLOWER * best), key=lambda each: each.lanes)
 
 
 def _steps(most: int) -> list[int]:

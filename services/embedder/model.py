@@ -11,7 +11,7 @@ import structlog
 from numpy.typing import NDArray
 
 from models.card import CardError, load_card
-from services.embedder.layout import Layout, candidates, compare, measure
+from services.embedder.layout import Layout, candidates, compare, measure, preferred
 from services.embedder.scheduler import Batching, batch_sizes
 from services.embedder.session import Outputs, Session, chosen_provider
 from services.embedder.settings import EmbedderSettings
@@ -136,7 +136,7 @@ class EmbeddingModel:
             model=self.name,
             images_per_second={f"{each.lanes}x{each.threads}": round(rate) for each, rate in rates.items()},
         )
-        return max(rates, key=lambda layout: rates[layout])
+        return preferred(rates)
 
     def _open_for_one_alone(self) -> Session | None:
         """Returns a session over all cores for an image that finds everything idle, where that is faster."""

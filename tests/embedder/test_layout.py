@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.embedder.layout import Layout, candidates, compare, measure
+from services.embedder.layout import Layout, candidates, compare, measure, preferred
 from services.embedder.model import EmbeddingModel
 from services.embedder.settings import EmbedderSettings
 
@@ -33,6 +33,12 @@ def test_the_median_of_interleaved_rounds_decides():
 
     assert compare("ab", rate, rounds=3) == {"a": 10, "b": 11}
     assert order == ["a", "b"] * 3
+
+
+@pytest.mark.parametrize(("rates", "lanes"), [((100, 100), 2), ((100, 86), 2), ((100, 84), 1), ((80, 100), 2)])
+def test_more_lanes_win_unless_clearly_slower(rates, lanes):
+    wide, narrow = rates
+    assert preferred({Layout(1, 2, 4): wide, Layout(2, 1, 4): narrow}).lanes == lanes
 
 
 def test_every_lane_is_busy_while_a_layout_is_measured():
