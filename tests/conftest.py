@@ -1,5 +1,6 @@
 """Shared fixtures: real models, and real stacks on free loopback ports."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,14 @@ SET_LAYOUT = {
     "VITRINE_EMBEDDER_MAX_BATCH": "1",
 }
 """Settings with which an embedder has nothing to measure at start."""
+
+
+def missing(package):
+    """Skips a test that needs a system package; fails it where that must be there (`.ci/run` says so)."""
+    told = f"{package} is not installed (Debian: apt-get install {package})"
+    if package in os.environ.get("VITRINE_TEST_REQUIRES", "").split():
+        pytest.fail(told)
+    pytest.skip(told)
 
 
 @pytest.fixture

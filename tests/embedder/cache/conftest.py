@@ -3,6 +3,7 @@ import subprocess
 
 import pytest
 
+from tests.conftest import missing
 from tests.embedder.cache.redis_server import BINARY, RedisServer
 
 
@@ -10,7 +11,7 @@ from tests.embedder.cache.redis_server import BINARY, RedisServer
 def make_redis(tmp_path):
     """Starts real Redis servers and stops them after the test."""
     if BINARY is None:
-        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
+        missing("redis-server")
     started = []
 
     def make(*options, tls=False):
@@ -32,7 +33,7 @@ def redis(make_redis):
 def certificate(tmp_path):
     """Files of a certificate for 127.0.0.1 that vouches for itself, and of its key."""
     if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
+        missing("openssl")
     files = [str(tmp_path / name) for name in ("certificate.pem", "key.pem")]
     command = (
         "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
