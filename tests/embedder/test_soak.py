@@ -30,7 +30,7 @@ from vitrine.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc
 SECONDS = float(os.environ.get("VITRINE_SOAK_SECONDS", "600"))
 SEED = int(os.environ.get("VITRINE_SOAK_SEED", time.time_ns() % 10**9))
 # What decoders and the C allocator may still take hold of after the first quarter; a leak of 1 kB a call is more.
-MAX_GROWTH_MIB = 24
+MAX_GROWTH_MIB = 48
 _RUSH_SECONDS = 12.0
 WORKERS = {"unary": 6, "crowd": 2, "stream": 2, "ingest": 2, "rude": 3}
 
