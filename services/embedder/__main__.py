@@ -7,6 +7,7 @@ import asyncio
 import grpc
 import structlog
 
+from services.embedder import cores
 from services.embedder.cache.cache import VectorCache
 from services.embedder.gpu import GpuMetrics, watch_gpu
 from services.embedder.health import HealthMonitor
@@ -36,6 +37,8 @@ class Embedder:
         self._shards: ShardSet | None = None
         self._cache: VectorCache | None = None
         self._gpu: GpuMetrics | None = None
+        if settings.provider == "cpu":
+            cores.queue_up()  # before gRPC starts its threads
 
     async def start(self, server: grpc.aio.Server, lifecycle: Lifecycle) -> None:
         """Loads and warms the models, opens the channels to the shards (they connect when used), and registers."""

@@ -67,14 +67,12 @@ class HealthMonitor:
             return True  # it is on its way out
         model, side = served.model, served.model.card.input
         pixels = np.zeros((side.height, side.width, 3), np.uint8)
-        served.enter()
         try:
-            async with asyncio.timeout(self._seconds):
-                await served.pipeline.lanes.submit(Picture.of(pixels), Priority.INTERACTIVE)
+            with served:
+                async with asyncio.timeout(self._seconds):
+                    await served.pipeline.lanes.submit(Picture.of(pixels), Priority.INTERACTIVE)
         except (TimeoutError, VitrineError) as error:
             metrics.CANARIES.labels(model.name, "timeout" if isinstance(error, TimeoutError) else "failed").inc()
             return False
-        finally:
-            served.leave()
         metrics.CANARIES.labels(model.name, "ok").inc()
         return True

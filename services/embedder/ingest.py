@@ -13,7 +13,7 @@ import structlog
 
 from services.embedder import metrics
 from services.embedder.collection import prepare_collection
-from services.embedder.pipeline import Caller, Embedded, Pipeline
+from services.embedder.pipeline import Caller, Embedded, ImageFile, Pipeline
 from services.embedder.priority import Priority
 from services.embedder.registry import Served
 from services.embedder.settings import EmbedderSettings
@@ -125,8 +125,9 @@ class Ingestion:
         response.generation = result.generation
 
     async def _embed(self, image: embedder_pb2.ImageInput) -> Embedded:
-        async with self._pipeline.admit(1, len(image.data), self._caller):
-            return await self._pipeline.embed(image, self._caller)
+        file = ImageFile.of(image)
+        with await self._pipeline.admit(1, len(file.data), self._caller):
+            return await self._pipeline.embed(file, self._caller)
 
     def _writer(self, key: common_pb2.PointKey) -> ShardWriter:
         return self._writers[shard_of(key.product_id, len(self._writers))]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +13,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from services.embedder import metrics
+from services.embedder import cores, metrics
 from services.embedder.picture import Picture
 from services.embedder.priority import Priority
 from services.embedder.scheduler import Batching, Scheduler
@@ -26,7 +24,6 @@ log = structlog.get_logger()
 
 # Weight of the newest batch in the running mean of the time an image takes.
 _SMOOTHING = 0.1
-_LANE_NICENESS = 5
 
 
 class BatchRunner(Protocol):
@@ -152,7 +149,7 @@ class Lanes:
             thread.join()
 
     def _lane(self) -> None:
-        _step_back()
+        cores.step_back()
         while batch := self._next_batch():
             try:
                 self._process(batch)
@@ -249,12 +246,6 @@ class _Meters:
         self.padding = metrics.PADDING.labels(model)
         self.ok = metrics.BATCHES.labels(model, "ok")
         self.failed = metrics.BATCHES.labels(model, "failed")
-
-
-def _step_back() -> None:
-    """Lets the event loop go first where cores are short, so that what is refused is refused at once."""
-    if sys.platform == "linux":  # elsewhere this would be the whole process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LANE_NICENESS)
 
 
 def _stacked(batch: Sequence[Job], size: int) -> NDArray[np.uint8]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import NamedTuple, Self
 
+import grpc
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,13 +28,13 @@ from services.embedder.settings import EmbedderSettings
 from services.embedder.timings import StageMeters, Timings
 from services.runtime.gate import Gate
 from vitrine.errors import DeadlineError, OverloadedError, VitrineError
-from vitrine.v1 import embedder_pb2
+from vitrine.v1 import common_pb2, embedder_pb2
 
 _RETRY_AFTER_SECONDS = (0.05, 5.0)
+_WHOLE = Crop()
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(NamedTuple):
     """On whose behalf images are embedded."""
 
     priority: Priority
@@ -47,6 +47,34 @@ class Caller:
     def with_time_left(cls, priority: Priority, name: str, seconds: float | None) -> Caller:
         """Makes one whose deadline is so many seconds away; None: there is none."""
         return cls(priority, name, None if seconds is None else time.monotonic() + seconds)
+
+
+class ImageFile(NamedTuple):
+    """An image as it came, read out of its message once: every look at a field of bytes copies it."""
+
+    data: bytes
+    box: common_pb2.Box | None
+    """The part that is wanted, not checked yet; None: all of it."""
+
+    @classmethod
+    def of(cls, image: embedder_pb2.ImageInput) -> Self:
+        """Reads a message."""
+        return cls(image.data, image.box if image.HasField("box") else None)
+
+
+class Held(NamedTuple):
+    """Room in a queue; leaving the `with` block gives it back."""
+
+    gate: Gate
+    images: int
+    size: int
+    caller: str
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.gate.leave(self.images, self.size, self.caller)
 
 
 @dataclass
@@ -90,6 +118,11 @@ class Pipeline:
         }
         self._gates = {priority: _gate(model.name, priority, *each) for priority, each in bounds.items()}
         self._stages = StageMeters()
+        self._answered = {
+            (priority, code): metrics.IMAGES.labels(priority, code.name)
+            for priority in Priority
+            for code in grpc.StatusCode
+        }
         metrics.LANES.labels(model.name).set(model.layout.lanes)
 
     @property
@@ -101,9 +134,8 @@ class Pipeline:
         """Refuses what waits, lets what runs end, and ends the threads; blocks."""
         self.lanes.close()
 
-    @asynccontextmanager
-    async def admit(self, images: int, size: int, caller: Caller) -> AsyncIterator[None]:
-        """Holds room for images of `size` bytes in all: bulk work waits for it, interactive work does not.
+    async def admit(self, images: int, size: int, caller: Caller) -> Held:
+        """Takes room for images of `size` bytes in all: bulk work waits for it, interactive work does not.
 
         Raises:
             OverloadedError: The interactive queue is full.
@@ -119,31 +151,28 @@ class Pipeline:
             if not gate.try_enter(images, size, caller.name):
                 metrics.DROPPED.labels(self._model.name, caller.priority, "queue_full").inc(images)
                 raise self._overloaded(gate, caller.name)
-        try:
-            yield
-        finally:
-            gate.leave(images, size, caller.name)
+        return Held(gate, images, size, caller.name)
 
-    async def embed(self, image: embedder_pb2.ImageInput, caller: Caller, *, with_classes: bool = False) -> Embedded:
+    async def embed(self, file: ImageFile, caller: Caller, *, with_classes: bool = False) -> Embedded:
         """Embeds one admitted image; whatever is wrong with it is in the answer. A cached vector has its classes."""
         embedded = Embedded(b"", Timings())
         try:
-            self._decoding.limits.check_bytes(len(image.data))
-            crop = Crop.from_box(image.box) if image.HasField("box") else Crop()
-            embedded.content_hash = await self._decoding.content_hash(image.data, caller.priority, caller.name)
+            self._decoding.limits.check_bytes(len(file.data))
+            crop = _WHOLE if file.box is None else Crop.from_box(file.box)
+            embedded.content_hash = await self._decoding.content_hash(file.data, caller.priority, caller.name)
             key = self._space.key(embedded.content_hash, crop)
             with_classes = with_classes or self._cache.enabled
 
             async def compute() -> CachedVector:
-                return await self._compute(image.data, crop, caller, embedded.timings, with_classes)
+                return await self._compute(file.data, crop, caller, embedded.timings, with_classes)
 
             vector, source = await self._cache.get_or_compute(key, caller.priority, compute, caller.deadline)
             embedded.embedding, embedded.classes = vector.embedding, vector.classes
             if source is Source.COMPUTED:
                 self._stages.observe(caller.priority, embedded.timings)
         except VitrineError as error:
-            embedded.error = error
-        metrics.IMAGES.labels(caller.priority, embedded.error.code.name if embedded.error else "OK").inc()
+            embedded.error = error.with_traceback(None)
+        self._answered[caller.priority, embedded.error.code if embedded.error else grpc.StatusCode.OK].inc()
         return embedded
 
     async def _compute(
@@ -226,11 +255,7 @@ def _within(value: float, low: float, high: float) -> float:
 
 
 def _gate(model: str, priority: Priority, max_items: int, max_bytes: int) -> Gate:
-    queue_items = metrics.QUEUE_ITEMS.labels(model, priority)
-    queue_bytes = metrics.QUEUE_BYTES.labels(model, priority)
-
-    def report(items: int, size: int) -> None:
-        queue_items.set(items)
-        queue_bytes.set(size)
-
-    return Gate(max_items, max_bytes, report)
+    gate = Gate(max_items, max_bytes)
+    metrics.QUEUE_ITEMS.labels(model, priority).set_function(lambda: gate.items)
+    metrics.QUEUE_BYTES.labels(model, priority).set_function(lambda: gate.bytes)
+    return gate

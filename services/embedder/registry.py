@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import structlog
 
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 
 class Served:
-    """One model with its queues, its lanes and those who use it."""
+    """One model with its queues, its lanes and those who use it: `with` it, it is not released."""
 
     def __init__(self, model: EmbeddingModel, pipeline: Pipeline) -> None:
         self.model = model
@@ -41,13 +41,12 @@ class Served:
         """Says in the metrics what is served."""
         metrics.MODEL.labels(*self._info).set(1)
 
-    def enter(self) -> None:
-        """Counts one more user."""
+    def __enter__(self) -> Self:
         self._users += 1
         self._unused.clear()
+        return self
 
-    def leave(self) -> None:
-        """Counts one user less."""
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._users -= 1
         if not self._users:
             self._unused.set()
@@ -108,23 +107,10 @@ class ModelRegistry:
                 self._retiring.add(task)
                 task.add_done_callback(self._retiring.discard)
 
-    @asynccontextmanager
-    async def lease(self, name: str) -> AsyncIterator[Served]:
-        """Holds a model while it is used: by name, by name@version, or the default where the name is empty.
-
-        Raises:
-            NotFoundError: No such model is served here.
-            UnavailableError: The service is stopping.
-        """
-        served = self.find(name)
-        served.enter()
-        try:
-            yield served
-        finally:
-            served.leave()
-
     def find(self, name: str) -> Served:
-        """Returns a model; of several versions under a bare name the one that is listed first.
+        """Returns a model by name, by name@version, or the default where the name is empty.
+
+        Of several versions under a bare name it is the one that is listed first.
 
         Raises:
             NotFoundError: No such model is served here.

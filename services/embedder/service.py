@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable
 from services.embedder.describe import describe
 from services.embedder.ingest import Ingestion
 from services.embedder.model import EmbeddingModel
-from services.embedder.pipeline import Caller, Embedded
+from services.embedder.pipeline import Caller, Embedded, ImageFile
 from services.embedder.priority import Priority
 from services.embedder.pump import first, pump
 from services.embedder.registry import ModelRegistry
@@ -45,14 +45,15 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServicer):
         priority = Priority.from_proto(request.priority, Priority.INTERACTIVE)
         caller = Caller.with_time_left(priority, current_caller(), context.time_remaining())
         with_classes = request.top_tags > 0
-        async with self._models.lease(request.model) as served:
+        files = [ImageFile.of(image) for image in images]
+        with self._models.find(request.model) as served:
             pipeline, model = served.pipeline, served.model
-            async with pipeline.admit(len(images), sum(len(image.data) for image in images), caller):
-                if len(images) == 1:
-                    answers = [await pipeline.embed(images[0], caller, with_classes=with_classes)]
+            with await pipeline.admit(len(files), sum(len(file.data) for file in files), caller):
+                if len(files) == 1:
+                    answers = [await pipeline.embed(files[0], caller, with_classes=with_classes)]
                 else:
                     answers = await _side_by_side(
-                        pipeline.embed(image, caller, with_classes=with_classes) for image in images
+                        pipeline.embed(file, caller, with_classes=with_classes) for file in files
                     )
         return embedder_pb2.EmbedResponse(
             results=[_result(answer, model, request.top_tags) for answer in answers],
@@ -69,14 +70,15 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServicer):
             return
         priority = Priority.from_proto(opening.priority, Priority.BULK)
         name = current_caller()
-        async with self._models.lease(opening.model) as served:
+        with self._models.find(opening.model) as served:
 
             async def handle(request: embedder_pb2.EmbedStreamRequest) -> embedder_pb2.EmbedStreamResponse:
                 caller = Caller.with_time_left(priority, name, context.time_remaining())
                 try:
                     _check_top_tags(request.top_tags)
-                    async with served.pipeline.admit(1, len(request.image.data), caller):
-                        answer = await served.pipeline.embed(request.image, caller, with_classes=request.top_tags > 0)
+                    file = ImageFile.of(request.image)
+                    with await served.pipeline.admit(1, len(file.data), caller):
+                        answer = await served.pipeline.embed(file, caller, with_classes=request.top_tags > 0)
                     result = _result(answer, served.model, request.top_tags)
                 except VitrineError as error:
                     result = embedder_pb2.EmbedResult(status=to_status(error))
@@ -99,12 +101,10 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServicer):
         if self._shards is None:
             raise PreconditionError("this embedder was started without indexers: set VITRINE_EMBEDDER_INDEXERS")
         window = Gate(self._settings.ingest_window_items, self._settings.ingest_window_bytes)
-        async with (
-            self._models.lease(start.model) as served,
-            Ingestion.open(start, served, self._shards, self._settings) as ingestion,
-        ):
-            async for response in pump(_items(request_iterator), ingestion.handle, window, served.draining):
-                yield response
+        with self._models.find(start.model) as served:
+            async with Ingestion.open(start, served, self._shards, self._settings) as ingestion:
+                async for response in pump(_items(request_iterator), ingestion.handle, window, served.draining):
+                    yield response
 
     async def GetModel(self, request: embedder_pb2.GetModelRequest, context: Context) -> embedder_pb2.GetModelResponse:
         """Says what one model is, on what it runs, and within which limits."""

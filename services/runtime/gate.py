@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 from typing import NamedTuple
 
 from services.runtime.fair_queue import FairQueue
@@ -26,17 +25,14 @@ class Gate:
     Work larger than the whole gate is let in when the gate is empty, so that nothing waits for ever.
     """
 
-    def __init__(
-        self, max_items: int, max_bytes: int | None = None, on_change: Callable[[int, int], None] | None = None
-    ) -> None:
-        """`max_bytes` None: items only. `on_change` is told the items and bytes held after every change."""
+    def __init__(self, max_items: int, max_bytes: int | None = None) -> None:
+        """`max_bytes` None: items only."""
         self.max_items = max_items
         self.max_bytes = max_bytes
         self.items = 0
         self.bytes = 0
         self._held: Counter[str] = Counter()
         self._waiting: FairQueue[_Waiter] = FairQueue()
-        self._on_change = on_change or (lambda items, size: None)
 
     def try_enter(self, items: int, size: int = 0, caller: str = "") -> bool:
         """Lets work in if it fits now, nobody waits before it, and its caller has not more than a fair share.
@@ -102,4 +98,3 @@ class Gate:
         self._held[caller] += items
         if not self._held[caller]:
             del self._held[caller]
-        self._on_change(self.items, self.bytes)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import grpc
 import structlog
 from grpc_status import rpc_status
+from prometheus_client import Counter
 
 from services.runtime import metrics
+from services.runtime.logs import current_request_id
 from vitrine.callers import CLIENT_HEADER, set_caller
 from vitrine.errors import DeadlineError, InternalError, OverloadedError, VitrineError, to_status
 
@@ -35,6 +37,7 @@ class InFlight:
         self._count = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        metrics.IN_FLIGHT.set_function(lambda: self._count)
 
     def enter(self) -> None:
         """Counts one more call.
@@ -49,12 +52,10 @@ class InFlight:
             )
         self._count += 1
         self._idle.clear()
-        metrics.IN_FLIGHT.set(self._count)
 
     def leave(self) -> None:
         """Counts one call less."""
         self._count -= 1
-        metrics.IN_FLIGHT.set(self._count)
         if self._count == 0:
             self._idle.set()
 
@@ -97,9 +98,9 @@ class _Wrapped:
         self, handler: grpc.RpcMethodHandler[Any, Any], method: str, in_flight: InFlight, deadline: float
     ) -> None:
         self._inner = handler
-        self._in_flight = in_flight
         self._deadline = deadline
-        self._method = method
+        self.in_flight = in_flight
+        self.name = method
         service, _, name = method.removeprefix("/").partition("/")
         kind = {
             (False, False): "unary",
@@ -107,11 +108,16 @@ class _Wrapped:
             (False, True): "server_stream",
             (True, True): "bidi_stream",
         }[handler.request_streaming, handler.response_streaming]
-        self._labels = (kind, service, name)
-        self._started = metrics.STARTED.labels(*self._labels)
-        self._seconds = metrics.SECONDS.labels(*self._labels)
-        self._sent = metrics.SENT.labels(*self._labels)
-        self._received = metrics.RECEIVED.labels(*self._labels)
+        labels = (kind, service, name)
+        self.started = metrics.STARTED.labels(*labels)
+        self.seconds = metrics.SECONDS.labels(*labels)
+        self._sent = metrics.SENT.labels(*labels)
+        self._received = metrics.RECEIVED.labels(*labels)
+        self._handled = {code: metrics.HANDLED.labels(*labels, code.name) for code in grpc.StatusCode}
+
+    def handled(self, code: grpc.StatusCode) -> Counter:
+        """Returns the counter of calls that ended so."""
+        return self._handled[code]
 
     def handler(self) -> grpc.RpcMethodHandler[Any, Any]:
         inner = self._inner
@@ -129,7 +135,8 @@ class _Wrapped:
 
     def _unary(self, behaviour: Any) -> Any:
         async def call(request: Any, context: Context) -> Any:
-            async with self._surround(context):
+            with _Call(self, context) as running:
+                running.enter()
                 try:
                     async with asyncio.timeout(self._deadline):
                         response = await behaviour(self._count(request), context)
@@ -142,7 +149,8 @@ class _Wrapped:
 
     def _streaming(self, behaviour: Any) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._surround(context):
+            with _Call(self, context) as running:
+                running.enter()
                 async for response in behaviour(self._count(request), context):
                     self._sent.inc()
                     yield response
@@ -161,54 +169,71 @@ class _Wrapped:
 
         return counted()
 
-    @asynccontextmanager
-    async def _surround(self, context: Context) -> AsyncIterator[None]:
-        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        request_id = _request_id(metadata)
-        started = time.perf_counter()
-        code = grpc.StatusCode.OK
-        self._started.inc()
-        entered = False
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                set_caller(metadata.get(CLIENT_HEADER, ""))
-                self._in_flight.enter()
-                entered = True
-                yield
-            except VitrineError as error:
-                code = error.code
-                if isinstance(error, InternalError):
-                    log.error("call failed", method=self._method, error=error.message)
-                await _abort(context, error, request_id)
-            except (asyncio.CancelledError, GeneratorExit):
-                remaining = context.time_remaining()
-                late = remaining is not None and remaining <= 0
-                code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
-                raise
-            except grpc.aio.AbortError:
-                code = context.code() or grpc.StatusCode.UNKNOWN
-                raise
-            except Exception:
-                code = grpc.StatusCode.INTERNAL
-                log.exception("call failed", method=self._method)
-                await _abort(context, InternalError(f"internal error; request id {request_id}"), request_id)
-            finally:
-                if entered:
-                    self._in_flight.leave()
-                metrics.HANDLED.labels(*self._labels, code.name).inc()
-                self._seconds.observe(time.perf_counter() - started)
 
+class _Call:
+    """One call: counted, timed, named in the logs, and answered with the status of whatever it raised."""
 
-async def _abort(context: Context, error: VitrineError, request_id: str) -> None:
-    status = rpc_status.to_status(to_status(error))
-    trailing = [*(status.trailing_metadata or ()), (REQUEST_ID, request_id)]
-    try:
-        await context.abort(status.code, status.details or "", tuple(trailing))
-    except grpc.aio.InternalError:
-        # The call ended while its answer was on the way: nobody is there to be told, and gRPC would log a defect.
-        raise asyncio.CancelledError from None
+    __slots__ = ("_context", "_entered", "_method", "_request_id", "_started")
+
+    def __init__(self, method: _Wrapped, context: Context) -> None:
+        self._method = method
+        self._context = context
+        self._entered = False
+
+    def enter(self) -> None:
+        """Admits it.
+
+        Raises:
+            OverloadedError: Too many calls are in flight.
+            InvalidArgumentError: The caller's name is none.
+        """
+        metadata = {key: value for key, value in self._context.invocation_metadata() or () if isinstance(value, str)}
+        self._request_id = _request_id(metadata)
+        # gRPC runs every call in a task of its own, so that neither of these is seen by another.
+        current_request_id.set(self._request_id)
+        set_caller(metadata.get(CLIENT_HEADER, ""))
+        self._method.in_flight.enter()
+        self._entered = True
+
+    def __enter__(self) -> Self:
+        self._started = time.perf_counter()
+        self._method.started.inc()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        code = grpc.StatusCode.OK if error is None else self._answer(error)
+        if self._entered:
+            self._method.in_flight.leave()
+        self._method.handled(code).inc()
+        self._method.seconds.observe(time.perf_counter() - self._started)
+        return isinstance(error, Exception)
+
+    def _answer(self, error: BaseException) -> grpc.StatusCode:
+        """Makes the call end with what the error stands for; returns the code that it ends with."""
+        if isinstance(error, VitrineError):
+            if isinstance(error, InternalError):
+                log.error("call failed", method=self._method.name, error=error.message)
+            self._set_status(error)
+            return error.code
+        if isinstance(error, Exception):
+            log.exception("call failed", method=self._method.name)
+            self._set_status(InternalError(f"internal error; request id {self._request_id}"))
+            return grpc.StatusCode.INTERNAL
+        remaining = self._context.time_remaining()
+        late = remaining is not None and remaining <= 0
+        return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+
+    def _set_status(self, error: VitrineError) -> None:
+        # Not `context.abort`: its exception is kept in a cycle with every frame it passed, and with them the request's
+        # images, until the garbage collector comes by.
+        status = rpc_status.to_status(to_status(error))
+        self._context.set_code(status.code)
+        self._context.set_details(status.details or "")
+        self._context.set_trailing_metadata((*(status.trailing_metadata or ()), (REQUEST_ID, self._request_id)))
 
 
 def _request_id(metadata: Mapping[str, str]) -> str:
     given = metadata.get(REQUEST_ID, "")
-    return given if _SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _SANE_REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextvars import ContextVar
 
 import structlog
+
+current_request_id: ContextVar[str] = ContextVar("vitrine_request_id", default="")
+"""Of the call that this code runs for; every log line of the call says it."""
 
 
 def configure_logs(service: str, level: str, log_format: str) -> None:
@@ -13,6 +17,7 @@ def configure_logs(service: str, level: str, log_format: str) -> None:
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _add_request_id,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
@@ -37,3 +42,11 @@ def configure_logs(service: str, level: str, log_format: str) -> None:
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=max(minimum, logging.WARNING), force=True)
     structlog.contextvars.bind_contextvars(service=service)
+
+
+def _add_request_id(
+    logger: structlog.typing.WrappedLogger, method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    if request_id := current_request_id.get():
+        event.setdefault("request_id", request_id)
+    return event

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 import onnxruntime
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -44,6 +45,14 @@ async def running(tmp_path, model_dir, **settings):
 async def embed(channel, data):
     request = embedder_pb2.EmbedRequest(images=[embedder_pb2.ImageInput(data=data)])
     return (await embedder_pb2_grpc.EmbedderStub(channel).Embed(request)).results[0]
+
+
+async def scrape(metrics_port):
+    def read():
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics") as page:
+            return page.read().decode()
+
+    return await asyncio.to_thread(read)
 
 
 async def healthy(channel):
@@ -83,11 +92,7 @@ async def test_every_bad_input_gets_its_error_and_the_service_stays_healthy(tmp_
         assert (await embed(channel, PHOTO)).vector == good.vector
         assert process.returncode is None
 
-        def scrape():
-            with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics") as page:
-                return page.read().decode()
-
-        text = await asyncio.to_thread(scrape)
+        text = await scrape(metrics_port)
     assert 'vitrine_embedder_images_total{code="INVALID_ARGUMENT",priority="interactive"} 5.0' in text
     assert 'vitrine_embedder_images_total{code="RESOURCE_EXHAUSTED",priority="interactive"} 1.0' in text
     assert 'vitrine_embedder_images_total{code="OK",priority="interactive"} 2.0' in text
@@ -205,3 +210,19 @@ async def test_sighup_reads_the_models_again_and_what_is_wrong_changes_nothing(t
         configure(second)
         assert await after_sighup('"event": "reloaded"') == ["1-seed1"]
         assert (await embed(channel, PHOTO)).status.code == 0
+        text = await scrape(ports.metrics[ports.embedder])
+        assert 'vitrine_settings_reloads_total{result="ok"} 2.0' in text
+        assert 'vitrine_settings_reloads_total{result="failed"} 2.0' in text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such policy")
+async def test_no_thread_interrupts_a_batch_and_lanes_step_back(tmp_path, tiny_model):
+    async with running(tmp_path, tiny_model) as (process, channel, _):
+        assert (await embed(channel, PHOTO)).status.code == 0
+        threads = [thread.id for thread in psutil.Process(process.pid).threads()]
+        lanes = [thread for thread in threads if os.getpriority(os.PRIO_PROCESS, thread) > 0]
+        assert len(lanes) == int(SET_LAYOUT["VITRINE_EMBEDDER_LANES"])
+        event_loop = process.pid
+        assert {os.sched_getscheduler(thread) for thread in (event_loop, *lanes)} == {os.SCHED_BATCH}
+    # This version of gRPC still knows the switch that services/__init__.py sets.
+    assert "Unknown experiment" not in (tmp_path / "logs" / "embedder.log").read_text()

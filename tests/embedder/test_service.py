@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.card import load_card
-from services.embedder.pipeline import Caller
+from services.embedder.pipeline import Caller, ImageFile
 from services.embedder.priority import Priority
 from services.embedder.session import Session
 from tests.embedder import pictures
@@ -228,7 +228,9 @@ async def test_work_of_a_caller_who_left_is_dropped_before_the_model(tiny_model,
 async def test_an_expired_image_is_dropped_also_where_its_caller_still_waits(tiny_model, device):
     async with serving(tiny_model) as embedder:
         image = embedder_pb2.ImageInput(data=PHOTO)
-        answer = await embedder.pipeline.embed(image, Caller.with_time_left(Priority.INTERACTIVE, "", 0.0))
+        answer = await embedder.pipeline.embed(
+            ImageFile.of(image), Caller.with_time_left(Priority.INTERACTIVE, "", 0.0)
+        )
         assert type(answer.error) is DeadlineError
         assert answer.embedding is None
         assert device.batches == []

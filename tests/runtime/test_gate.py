@@ -26,8 +26,7 @@ async def test_a_gate_is_bounded_in_items_and_in_bytes():
 
 
 async def test_what_waits_enters_in_order_and_nothing_overtakes():
-    changes = []
-    gate = Gate(3, 100, lambda items, size: changes.append((items, size)))
+    gate = Gate(3, 100)
     await gate.enter(3, 90)
     entered = []
 
@@ -47,7 +46,7 @@ async def test_what_waits_enters_in_order_and_nothing_overtakes():
     gate.leave(3, 90)
     await asyncio.gather(*tasks)
     assert entered == ["large", "small", "last"]
-    assert changes[-1] == (2, 2)
+    assert (gate.items, gate.bytes) == (2, 2)
 
 
 async def test_a_waiter_that_leaves_lets_the_next_in_and_takes_nothing_along():
