@@ -16,8 +16,8 @@ _LANE_NICENESS = 5
 def queue_up() -> bool:
     """Makes this thread, and those that it starts from now on, wait for a core's next turn instead of interrupting.
 
-    An image's call wakes its threads a dozen times; each time the scheduler would otherwise take a core from a batch,
-    and its caches with it (SCHED_BATCH, sched(7)). What is woken together then also runs together.
+    A call wakes threads ten times; every third time the scheduler would otherwise take a core from a batch, and its
+    caches with it (SCHED_BATCH, sched(7)). What is woken together then also runs together.
 
     Returns:
         Whether the system took it; False where there is no such policy, or it is forbidden.
