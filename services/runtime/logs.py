@@ -41,7 +41,13 @@ def configure_logs(service: str, level: str, log_format: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=max(minimum, logging.WARNING), force=True)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_answer_to_nobody)
     structlog.contextvars.bind_contextvars(service=service)
+
+
+def _is_no_answer_to_nobody(record: logging.LogRecord) -> bool:
+    """Leaves out what gRPC takes for a defect: that a caller went in the instant in which its answer was sent."""
+    return not (record.exc_info and type(record.exc_info[1]).__name__ == "ExecuteBatchError")
 
 
 def _add_request_id(
