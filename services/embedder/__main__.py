@@ -37,8 +37,6 @@ class Embedder:
         self._shards: ShardSet | None = None
         self._cache: VectorCache | None = None
         self._gpu: GpuMetrics | None = None
-        if settings.provider == "cpu":
-            cores.queue_up()  # before gRPC starts its threads
 
     async def start(self, server: grpc.aio.Server, lifecycle: Lifecycle) -> None:
         """Loads and warms the models, opens the channels to the shards (they connect when used), and registers."""
@@ -82,5 +80,12 @@ class Embedder:
             self._gpu.close()
 
 
+def build(settings: EmbedderSettings) -> Embedder:
+    """Returns the application of a process that is the embedder's own."""
+    if settings.provider == "cpu":
+        cores.queue_up()  # before gRPC starts its threads
+    return Embedder(settings)
+
+
 if __name__ == "__main__":
-    run(EmbedderSettings, Embedder)
+    run(EmbedderSettings, build)

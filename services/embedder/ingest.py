@@ -91,7 +91,7 @@ class Ingestion:
         try:
             await self._handle(item, response)
         except VitrineError as error:
-            response.status.CopyFrom(to_status(error))
+            response.status.CopyFrom(to_status(error.with_traceback(None)))  # it knows the frame that knows it
         except Exception:  # a defect, yet one item's: the others are answered
             log.exception("item failed")
             response.status.CopyFrom(to_status(InternalError("the item failed")))
@@ -125,9 +125,8 @@ class Ingestion:
         response.generation = result.generation
 
     async def _embed(self, image: embedder_pb2.ImageInput) -> Embedded:
-        file = ImageFile.of(image)
-        with await self._pipeline.admit(1, len(file.data), self._caller):
-            return await self._pipeline.embed(file, self._caller)
+        with await self._pipeline.admit(1, len(image.data), self._caller):
+            return await self._pipeline.embed(ImageFile.of(image), self._caller)
 
     def _writer(self, key: common_pb2.PointKey) -> ShardWriter:
         return self._writers[shard_of(key.product_id, len(self._writers))]

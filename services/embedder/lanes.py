@@ -160,6 +160,7 @@ class Lanes:
                 with self._changed:
                     self._scheduler.done()
                     self._meters.busy.set(self._scheduler.busy)
+            del batch  # an idle lane holds no images
 
     def _next_batch(self) -> Sequence[Job]:
         """Waits for work; empty: the service stops."""

@@ -50,7 +50,7 @@ class Caller(NamedTuple):
 
 
 class ImageFile(NamedTuple):
-    """An image as it came, read out of its message once: every look at a field of bytes copies it."""
+    """An image as it came, read out of its message: every look at a field of bytes copies it. Make it when admitted."""
 
     data: bytes
     box: common_pb2.Box | None
@@ -171,7 +171,7 @@ class Pipeline:
             if source is Source.COMPUTED:
                 self._stages.observe(caller.priority, embedded.timings)
         except VitrineError as error:
-            embedded.error = error.with_traceback(None)
+            embedded.error = error.with_traceback(None)  # it knows this frame, and so itself and the image
         self._answered[caller.priority, embedded.error.code if embedded.error else grpc.StatusCode.OK].inc()
         return embedded
 

@@ -45,10 +45,10 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServicer):
         priority = Priority.from_proto(request.priority, Priority.INTERACTIVE)
         caller = Caller.with_time_left(priority, current_caller(), context.time_remaining())
         with_classes = request.top_tags > 0
-        files = [ImageFile.of(image) for image in images]
         with self._models.find(request.model) as served:
             pipeline, model = served.pipeline, served.model
-            with await pipeline.admit(len(files), sum(len(file.data) for file in files), caller):
+            with await pipeline.admit(len(images), sum(len(image.data) for image in images), caller):
+                files = [ImageFile.of(image) for image in images]
                 if len(files) == 1:
                     answers = [await pipeline.embed(files[0], caller, with_classes=with_classes)]
                 else:
@@ -76,8 +76,8 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServicer):
                 caller = Caller.with_time_left(priority, name, context.time_remaining())
                 try:
                     _check_top_tags(request.top_tags)
-                    file = ImageFile.of(request.image)
-                    with await served.pipeline.admit(1, len(file.data), caller):
+                    with await served.pipeline.admit(1, len(request.image.data), caller):
+                        file = ImageFile.of(request.image)
                         answer = await served.pipeline.embed(file, caller, with_classes=request.top_tags > 0)
                     result = _result(answer, served.model, request.top_tags)
                 except VitrineError as error:

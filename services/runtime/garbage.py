@@ -11,7 +11,7 @@ def settle() -> None:
     A full collection walks everything that was ever loaded, with every thread stopped, for tens of milliseconds. Call
     it again after something large was let go: what is settled is not collected otherwise.
 
-    The thresholds stay Python's own: what cancelled calls leave behind in cycles may hold images.
+    The thresholds stay Python's own: what a call may leave behind in cycles can hold images.
     """
     gc.unfreeze()
     gc.collect()

@@ -203,12 +203,16 @@ class _Call:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        code = grpc.StatusCode.OK if error is None else self._answer(error)
-        if self._entered:
-            self._method.in_flight.leave()
-        self._method.handled(code).inc()
-        self._method.seconds.observe(time.perf_counter() - self._started)
-        return isinstance(error, Exception)
+        code = grpc.StatusCode.OK if error is None else grpc.StatusCode.UNKNOWN
+        try:
+            if error is not None:
+                code = self._answer(error)
+        finally:
+            if self._entered:
+                self._method.in_flight.leave()
+            self._method.handled(code).inc()
+            self._method.seconds.observe(time.perf_counter() - self._started)
+        return isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError)
 
     def _answer(self, error: BaseException) -> grpc.StatusCode:
         """Makes the call end with what the error stands for; returns the code that it ends with."""
@@ -217,6 +221,8 @@ class _Call:
                 log.error("call failed", method=self._method.name, error=error.message)
             self._set_status(error)
             return error.code
+        if isinstance(error, grpc.aio.AbortError):
+            return self._context.code() or grpc.StatusCode.UNKNOWN
         if isinstance(error, Exception):
             log.exception("call failed", method=self._method.name)
             self._set_status(InternalError(f"internal error; request id {self._request_id}"))

@@ -41,13 +41,20 @@ def configure_logs(service: str, level: str, log_format: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=max(minimum, logging.WARNING), force=True)
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_answer_to_nobody)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_calm)
     structlog.contextvars.bind_contextvars(service=service)
 
 
-def _is_no_answer_to_nobody(record: logging.LogRecord) -> bool:
-    """Leaves out what gRPC takes for a defect: that a caller went in the instant in which its answer was sent."""
-    return not (record.exc_info and type(record.exc_info[1]).__name__ == "ExecuteBatchError")
+def _calm(record: logging.LogRecord) -> bool:
+    """Makes one line of what gRPC takes for a defect: an answer that could not be sent.
+
+    Mostly its caller went in that instant; an answer over the message limit looks the same.
+    """
+    if record.exc_info and type(record.exc_info[1]).__name__ == "ExecuteBatchError":
+        record.msg, record.args = f"answer not sent, nobody there or too large: {record.getMessage()}", ()
+        record.exc_info = None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
 
 
 def _add_request_id(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import grpc
 import onnxruntime
@@ -215,14 +216,21 @@ async def test_sighup_reads_the_models_again_and_what_is_wrong_changes_nothing(t
         assert 'vitrine_settings_reloads_total{result="failed"} 2.0' in text
 
 
+def thread_names(pid):
+    threads = [thread.id for thread in psutil.Process(pid).threads()]
+    return {thread: Path(f"/proc/{pid}/task/{thread}/comm").read_text().strip() for thread in threads}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such policy")
 async def test_no_thread_interrupts_a_batch_and_lanes_step_back(tmp_path, tiny_model):
     async with running(tmp_path, tiny_model) as (process, channel, _):
         assert (await embed(channel, PHOTO)).status.code == 0
-        threads = [thread.id for thread in psutil.Process(process.pid).threads()]
-        lanes = [thread for thread in threads if os.getpriority(os.PRIO_PROCESS, thread) > 0]
+        names = thread_names(process.pid)
+        lanes = [thread for thread in names if os.getpriority(os.PRIO_PROCESS, thread) > 0]
         assert len(lanes) == int(SET_LAYOUT["VITRINE_EMBEDDER_LANES"])
+        grpc_threads = [thread for thread, name in names.items() if name in ("event_engine", "grpc_global_tim")]
+        assert grpc_threads
         event_loop = process.pid
-        assert {os.sched_getscheduler(thread) for thread in (event_loop, *lanes)} == {os.SCHED_BATCH}
+        assert {os.sched_getscheduler(each) for each in (event_loop, *grpc_threads, *lanes)} == {os.SCHED_BATCH}
     # This version of gRPC still knows the switch that services/__init__.py sets.
     assert "Unknown experiment" not in (tmp_path / "logs" / "embedder.log").read_text()

@@ -1,6 +1,7 @@
 """What surrounds every call: status and details, deadline, admission, metrics, request ids."""
 
 import asyncio
+import gc
 from contextlib import asynccontextmanager
 
 import grpc
@@ -29,6 +30,10 @@ class Behaviour(indexer_pb2_grpc.IndexerServicer):
         match request.collection:
             case "bad":
                 raise InvalidArgumentError("collection is bad, must be good", field="collection")
+            case "unspeakable":
+                raise InvalidArgumentError("\ud800 is no text")
+            case "aborts":
+                await context.abort(grpc.StatusCode.ABORTED, "by hand")
             case "busy":
                 raise OverloadedError("queue is full", retry_after=1.5)
             case "defect":
@@ -96,6 +101,42 @@ async def test_a_defect_is_internal_and_keeps_its_secrets():
     assert isinstance(error, InternalError)
     assert "secret" not in error.message
     assert "req-42" in error.message
+
+
+@pytest.mark.parametrize("collection", ["bad", "defect", "unspeakable", "aborts"])
+async def test_however_a_call_ends_its_place_is_free_again(collection):
+    async with serving(limit=1) as (stub, _, in_flight):
+        for _ in range(2):
+            with pytest.raises(grpc.RpcError) as caught:
+                await stub.Count(count(collection))
+            assert caught.value.code() != grpc.StatusCode.RESOURCE_EXHAUSTED
+        await asyncio.wait_for(in_flight.wait_idle(), 10)
+        assert (await stub.Count(count())).points == 7
+
+
+async def test_refused_calls_say_under_which_id_they_are_logged():
+    async with serving() as (stub, _, _):
+        metadata = (("x-request-id", "req-42"),)
+        with pytest.raises(grpc.RpcError) as unary:
+            await stub.Count(count("bad"), metadata=metadata)
+        with pytest.raises(grpc.RpcError) as stream:
+            async for _ in stub.Scan(indexer_pb2.ScanRequest(collection="bad"), metadata=metadata):
+                pass
+        for caught in (unary, stream):
+            assert dict(caught.value.trailing_metadata())["x-request-id"] == "req-42"
+
+
+async def test_a_refused_call_leaves_nothing_to_the_garbage_collector():
+    async with serving() as (stub, _, _):
+        await asyncio.gather(stub.Count(count("bad")), return_exceptions=True)
+        gc.collect()
+        gc.disable()
+        try:
+            await asyncio.gather(*(stub.Count(count("bad")) for _ in range(5)), return_exceptions=True)
+            left = [each for each in gc.get_objects() if isinstance(each, InvalidArgumentError)]
+        finally:
+            gc.enable()
+    assert left == []
 
 
 async def test_a_stream_can_fail_after_its_first_message():

@@ -27,14 +27,17 @@ def lines(monkeypatch):
     structlog.contextvars.clear_contextvars()
 
 
-def test_an_answer_to_a_caller_who_left_is_no_defect_and_others_are_told(lines):
+def test_an_answer_that_could_not_be_sent_is_one_line_and_no_defect(lines):
     logger = logging.getLogger("grpc._cython.cygrpc")
     for error in (ExecuteBatchError("gone"), RuntimeError("a defect")):
         try:
             raise error
         except Exception:
             logger.exception("raised")
-    assert [line["exception"].splitlines()[-1] for line in lines()] == ["RuntimeError: a defect"]
+    unsent, defect = lines()
+    assert (unsent["level"], "exception" in unsent) == ("warning", False)
+    assert unsent["event"] == "answer not sent, nobody there or too large: raised"
+    assert (defect["level"], defect["exception"].splitlines()[-1]) == ("error", "RuntimeError: a defect")
 
 
 def test_lines_of_a_call_say_which(lines):

@@ -72,6 +72,7 @@ class SingleFlight(Generic[Value]):
         finally:
             del self._flights[key, priority]
             flight.cancel()  # of no effect on one that was answered
+            del flight  # an error's traceback knows this frame: with the flight, and so itself, in it
 
     async def _wait(self, flight: asyncio.Future[Value], deadline: float | None) -> None:
         """Returns once a flight has ended; unlike awaiting it, a wait that is cancelled leaves it alone."""
