@@ -1,16 +1,26 @@
-"""How the embedder's threads share cores that are short: nobody interrupts a batch, and a batch steps back."""
+"""How the embedder's threads share cores that are short: nobody interrupts a batch, unless somebody is in a hurry."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import threading
+from pathlib import Path
 
 import structlog
 
 log = structlog.get_logger()
 
 _LANE_NICENESS = 5
+# So long after the last call that was in a hurry, nobody is.
+_CALM_SECONDS = 1.0
+
+
+def step_back() -> None:
+    """Makes this thread, a lane, leave larger turns to the others."""
+    if sys.platform == "linux":  # elsewhere this would be the whole process
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LANE_NICENESS)
 
 
 def queue_up() -> bool:
@@ -22,17 +32,50 @@ def queue_up() -> bool:
     Returns:
         Whether the system took it; False where there is no such policy, or it is forbidden.
     """
-    if sys.platform != "linux":
-        return False
+    return sys.platform == "linux" and _set_policy(0, os.SCHED_BATCH)
+
+
+class Turns:
+    """Who may interrupt: nobody while interactive callers only wait for each other; otherwise everybody but the lanes.
+
+    In a hurry is a shopper beside a catalogue job, whom every turn would cost some milliseconds; and a refusal: it
+    costs the event loop as much as an answer, and waiting for turns it would fall behind when there are many. Create it
+    inside the event loop, in a process that queues up.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._calm: asyncio.TimerHandle | None = None
+        self._hurried_at = 0.0
+        self._queues_up = sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_BATCH
+
+    def hurry(self) -> None:
+        """Says that a call is in a hurry."""
+        self._hurried_at = self._loop.time()
+        if self._queues_up and self._calm is None:
+            self._let_interrupt(True)
+            self._calm = self._loop.call_later(_CALM_SECONDS, self._look_again)
+
+    def _look_again(self) -> None:
+        left = self._hurried_at + _CALM_SECONDS - self._loop.time()
+        if left > 0:
+            self._calm = self._loop.call_later(left, self._look_again)
+        else:
+            self._calm = None
+            self._let_interrupt(False)
+
+    def _let_interrupt(self, allowed: bool) -> None:
+        for task in Path("/proc/self/task").iterdir():
+            _set_policy(int(task.name), os.SCHED_OTHER if allowed else os.SCHED_BATCH)
+
+
+def _set_policy(thread: int, policy: int) -> bool:
+    """Sets it for any thread but a lane."""
     try:
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    except OSError as error:
-        log.info("threads interrupt each other", error=str(error))
+        if thread and os.getpriority(os.PRIO_PROCESS, thread) >= _LANE_NICENESS:
+            return False
+        os.sched_setscheduler(thread, policy, os.sched_param(0))
+    except OSError as error:  # forbidden, or the thread has ended
+        log.debug("scheduling policy not set", thread=thread, error=str(error))
         return False
     return True
-
-
-def step_back() -> None:
-    """Makes this thread leave larger turns to the others, so that what is refused is refused at once."""
-    if sys.platform == "linux":  # elsewhere this would be the whole process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LANE_NICENESS)

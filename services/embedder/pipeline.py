@@ -16,6 +16,7 @@ from services.embedder import metrics
 from services.embedder.cache.cache import Source, VectorCache
 from services.embedder.cache.key import VectorSpace
 from services.embedder.cache.vector import CachedVector, TopClasses
+from services.embedder.cores import Turns
 from services.embedder.crop import Crop
 from services.embedder.decoding import Decoding
 from services.embedder.lanes import Job, Lanes
@@ -117,6 +118,7 @@ class Pipeline:
             Priority.BULK: (settings.bulk_queue_items, settings.bulk_queue_bytes),
         }
         self._gates = {priority: _gate(model.name, priority, *each) for priority, each in bounds.items()}
+        self._turns = Turns()
         self._stages = StageMeters()
         self._answered = {
             (priority, code): metrics.IMAGES.labels(priority, code.name)
@@ -147,8 +149,11 @@ class Pipeline:
             await gate.enter(images, size, caller.name)
             metrics.ADMISSION_SECONDS.labels(caller.priority).observe(time.perf_counter() - began)
         else:
+            if self._gates[Priority.BULK].items:
+                self._turns.hurry()
             self._refuse_what_would_wait_too_long(gate, images, caller)
             if not gate.try_enter(images, size, caller.name):
+                self._turns.hurry()
                 metrics.DROPPED.labels(self._model.name, caller.priority, "queue_full").inc(images)
                 raise self._overloaded(gate, caller.name)
         return Held(gate, images, size, caller.name)
@@ -229,6 +234,7 @@ class Pipeline:
         wait = gate.items * self.lanes.seconds_per_image
         left = math.inf if caller.deadline is None else caller.deadline - time.monotonic()
         if wait > min(self._longest_wait, left):
+            self._turns.hurry()
             metrics.DROPPED.labels(self._model.name, caller.priority, "wait_too_long").inc(images)
             limit = (
                 f"interactive_queue_seconds is {self._longest_wait:g}"

@@ -222,8 +222,8 @@ def thread_names(pid):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such policy")
-async def test_no_thread_interrupts_a_batch_and_lanes_step_back(tmp_path, tiny_model):
-    async with running(tmp_path, tiny_model) as (process, channel, _):
+async def test_no_thread_interrupts_a_batch_but_to_refuse_and_lanes_step_back(tmp_path, tiny_model):
+    async with running(tmp_path, tiny_model, INTERACTIVE_QUEUE_ITEMS=8) as (process, channel, _):
         assert (await embed(channel, PHOTO)).status.code == 0
         names = thread_names(process.pid)
         lanes = [thread for thread in names if os.getpriority(os.PRIO_PROCESS, thread) > 0]
@@ -232,5 +232,16 @@ async def test_no_thread_interrupts_a_batch_and_lanes_step_back(tmp_path, tiny_m
         assert grpc_threads
         event_loop = process.pid
         assert {os.sched_getscheduler(each) for each in (event_loop, *grpc_threads, *lanes)} == {os.SCHED_BATCH}
+
+        def policy():
+            return os.sched_getscheduler(event_loop)
+
+        crowd = embedder_pb2.EmbedRequest(images=[embedder_pb2.ImageInput(data=PHOTO)] * 8)
+        stub = embedder_pb2_grpc.EmbedderStub(channel)
+        async with asyncio.timeout(60):
+            while policy() != os.SCHED_OTHER:  # what must be refused is refused in time, whatever the batches are at
+                await asyncio.gather(*(stub.Embed(crowd) for _ in range(4)), return_exceptions=True)
+        assert {os.sched_getscheduler(lane) for lane in lanes} == {os.SCHED_BATCH}
+        await eventually(lambda: policy() == os.SCHED_BATCH)
     # This version of gRPC still knows the switch that services/__init__.py sets.
     assert "Unknown experiment" not in (tmp_path / "logs" / "embedder.log").read_text()
