@@ -223,7 +223,11 @@ def thread_names(pid):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such policy")
 async def test_no_thread_interrupts_a_batch_but_to_refuse_and_lanes_step_back(tmp_path, tiny_model):
-    async with running(tmp_path, tiny_model, INTERACTIVE_QUEUE_ITEMS=8) as (process, channel, _):
+    async with running(tmp_path, tiny_model, INTERACTIVE_QUEUE_ITEMS=8, MAX_IMAGES_PER_REQUEST=8) as (
+        process,
+        channel,
+        _,
+    ):
         assert (await embed(channel, PHOTO)).status.code == 0
         names = thread_names(process.pid)
         lanes = [thread for thread in names if os.getpriority(os.PRIO_PROCESS, thread) > 0]
