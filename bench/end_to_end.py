@@ -133,7 +133,9 @@ async def measure(catalogue: Path, shards: int) -> dict[str, object]:
     rates: list[float] = []
     loads: dict[int, list[Load]] = {callers: [] for callers in QUERIES}
     with tempfile.TemporaryDirectory(prefix="vitrine-bench-") as data:
-        stack = Stack(Path(data), shards=shards, ports=Ports.free(shards))
+        # Its pictures come again and again, which those of a real day do not: without the cache of vectors.
+        environment = {"VITRINE_EMBEDDER_CACHE_MEMORY_BYTES": "0"}
+        stack = Stack(Path(data), shards=shards, ports=Ports.free(shards), environment=environment)
         async with stack.supervisor:
             await stack.start()
             async with AsyncVitrine(stack.gateway) as client:
