@@ -23,24 +23,23 @@ def step_back() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LANE_NICENESS)
 
 
-def queue_up() -> bool:
+def queue_up() -> None:
     """Makes this thread, and those that it starts from now on, wait for a core's next turn instead of interrupting.
 
     A call wakes threads ten times; every third time the scheduler would otherwise take a core from a batch, and its
-    caches with it (SCHED_BATCH, sched(7)). What is woken together then also runs together.
-
-    Returns:
-        Whether the system took it; False where there is no such policy, or it is forbidden.
+    caches with it (SCHED_BATCH, sched(7)). What is woken together then also runs together. Nothing changes where there
+    is no such policy, or it is forbidden.
     """
-    return sys.platform == "linux" and _set_policy(0, os.SCHED_BATCH)
+    if sys.platform == "linux":
+        _set_policy(threading.get_native_id(), os.SCHED_BATCH)
 
 
 class Turns:
     """Who may interrupt: nobody while interactive callers only wait for each other; otherwise everybody but the lanes.
 
     In a hurry is a shopper beside a catalogue job, whom every turn would cost some milliseconds; and a refusal: it
-    costs the event loop as much as an answer, and waiting for turns it would fall behind when there are many. Create it
-    inside the event loop, in a process that queues up.
+    costs the event loop as much as an answer, and waiting for turns it would fall behind when there are many. The
+    policy is the process's, so one for all its models; create it inside the event loop, in a process that queues up.
     """
 
     def __init__(self) -> None:
@@ -65,17 +64,15 @@ class Turns:
             self._let_interrupt(False)
 
     def _let_interrupt(self, allowed: bool) -> None:
+        policy = os.SCHED_OTHER if allowed else os.SCHED_BATCH
         for task in Path("/proc/self/task").iterdir():
-            _set_policy(int(task.name), os.SCHED_OTHER if allowed else os.SCHED_BATCH)
+            _set_policy(int(task.name), policy)
 
 
-def _set_policy(thread: int, policy: int) -> bool:
+def _set_policy(thread: int, policy: int) -> None:
     """Sets it for any thread but a lane."""
     try:
-        if thread and os.getpriority(os.PRIO_PROCESS, thread) >= _LANE_NICENESS:
-            return False
-        os.sched_setscheduler(thread, policy, os.sched_param(0))
+        if os.getpriority(os.PRIO_PROCESS, thread) < _LANE_NICENESS:
+            os.sched_setscheduler(thread, policy, os.sched_param(0))
     except OSError as error:  # forbidden, or the thread has ended
         log.debug("scheduling policy not set", thread=thread, error=str(error))
-        return False
-    return True

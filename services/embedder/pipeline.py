@@ -100,7 +100,7 @@ class Pipeline:
     """
 
     def __init__(
-        self, model: EmbeddingModel, settings: EmbedderSettings, decoding: Decoding, cache: VectorCache
+        self, model: EmbeddingModel, settings: EmbedderSettings, decoding: Decoding, cache: VectorCache, turns: Turns
     ) -> None:
         self._model = model
         self._decoding = decoding
@@ -118,7 +118,7 @@ class Pipeline:
             Priority.BULK: (settings.bulk_queue_items, settings.bulk_queue_bytes),
         }
         self._gates = {priority: _gate(model.name, priority, *each) for priority, each in bounds.items()}
-        self._turns = Turns()
+        self._turns = turns
         self._stages = StageMeters()
         self._answered = {
             (priority, code): metrics.IMAGES.labels(priority, code.name)
@@ -153,8 +153,7 @@ class Pipeline:
                 self._turns.hurry()
             self._refuse_what_would_wait_too_long(gate, images, caller)
             if not gate.try_enter(images, size, caller.name):
-                self._turns.hurry()
-                metrics.DROPPED.labels(self._model.name, caller.priority, "queue_full").inc(images)
+                self._count_refused(images, caller, "queue_full")
                 raise self._overloaded(gate, caller.name)
         return Held(gate, images, size, caller.name)
 
@@ -234,8 +233,7 @@ class Pipeline:
         wait = gate.items * self.lanes.seconds_per_image
         left = math.inf if caller.deadline is None else caller.deadline - time.monotonic()
         if wait > min(self._longest_wait, left):
-            self._turns.hurry()
-            metrics.DROPPED.labels(self._model.name, caller.priority, "wait_too_long").inc(images)
+            self._count_refused(images, caller, "wait_too_long")
             limit = (
                 f"interactive_queue_seconds is {self._longest_wait:g}"
                 if wait > self._longest_wait
@@ -245,6 +243,10 @@ class Pipeline:
                 f"the wait for the {gate.items} images before this one would be {wait:.3f} s, {limit}",
                 retry_after=_within(wait, *_RETRY_AFTER_SECONDS),
             )
+
+    def _count_refused(self, images: int, caller: Caller, reason: str) -> None:
+        self._turns.hurry()
+        metrics.DROPPED.labels(self._model.name, caller.priority, reason).inc(images)
 
     def _overloaded(self, gate: Gate, caller: str) -> OverloadedError:
         held = gate.held_by(caller)

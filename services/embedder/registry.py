@@ -11,6 +11,7 @@ import structlog
 
 from services.embedder import metrics
 from services.embedder.cache.cache import VectorCache
+from services.embedder.cores import Turns
 from services.embedder.decoding import Decoding
 from services.embedder.model import EmbeddingModel
 from services.embedder.pipeline import Pipeline
@@ -74,6 +75,7 @@ class ModelRegistry:
         self._settings = settings
         self._cache = cache
         self._decoding = Decoding(settings)
+        self._turns = Turns()
         self._served: dict[str, Served] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self._loading = asyncio.Lock()
@@ -146,7 +148,7 @@ class ModelRegistry:
         return model
 
     def _pipeline(self, model: EmbeddingModel) -> Pipeline:
-        return Pipeline(model, self._settings, self._decoding, self._cache)
+        return Pipeline(model, self._settings, self._decoding, self._cache, self._turns)
 
     async def _retire(self, gone: Served) -> None:
         await gone.retire()

@@ -13,7 +13,6 @@ from typing import Any, Self
 import grpc
 import structlog
 from grpc_status import rpc_status
-from prometheus_client import Counter
 
 from services.runtime import metrics
 from services.runtime.logs import current_request_id
@@ -113,11 +112,7 @@ class _Wrapped:
         self.seconds = metrics.SECONDS.labels(*labels)
         self._sent = metrics.SENT.labels(*labels)
         self._received = metrics.RECEIVED.labels(*labels)
-        self._handled = {code: metrics.HANDLED.labels(*labels, code.name) for code in grpc.StatusCode}
-
-    def handled(self, code: grpc.StatusCode) -> Counter:
-        """Returns the counter of calls that ended so."""
-        return self._handled[code]
+        self.handled = {code: metrics.HANDLED.labels(*labels, code.name) for code in grpc.StatusCode}
 
     def handler(self) -> grpc.RpcMethodHandler[Any, Any]:
         inner = self._inner
@@ -210,7 +205,7 @@ class _Call:
         finally:
             if self._entered:
                 self._method.in_flight.leave()
-            self._method.handled(code).inc()
+            self._method.handled[code].inc()
             self._method.seconds.observe(time.perf_counter() - self._started)
         return isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError)
 

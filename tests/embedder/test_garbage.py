@@ -1,7 +1,6 @@
 """Bad images are gone when they are answered: nothing of them waits for the garbage collector."""
 
 import asyncio
-import gc
 
 import pytest
 
@@ -9,6 +8,7 @@ from services.embedder.picture import Picture
 from services.embedder.pipeline import Embedded
 from tests.embedder.serving import serving
 from tests.embedder.shard import FailingShard
+from tests.watching import no_garbage_collection
 from vitrine.v1 import common_pb2, embedder_pb2
 
 TEXT = embedder_pb2.ImageInput(data=b"not a picture at all")
@@ -50,14 +50,10 @@ async def test_a_bad_image_leaves_nothing_to_the_garbage_collector(tiny_model, c
         serving(tiny_model, cache_memory_bytes=cache_bytes, indexers=shard.address) as embedder,
     ):
         await call(embedder.stub)
-        gc.collect()
-        gc.disable()
-        try:
+        with no_garbage_collection() as alive:
             codes = await call(embedder.stub)
             await asyncio.sleep(0)
-            left = [each for each in gc.get_objects() if isinstance(each, Embedded | Picture)]
-        finally:
-            gc.enable()
+            left = alive(Embedded, Picture)
     assert codes
     assert 0 not in codes
     assert left == []

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import urllib.request
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from tests.conftest import SET_LAYOUT
 from tests.embedder import pictures
 from tests.embedder.serving import eventually
 from tests.embedder.shard import FailingShard
+from tests.watching import scrape
 from vitrine.channels import open_channel
 from vitrine.errors import InvalidArgumentError, TooLargeError, from_rpc_error, from_status
 from vitrine.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc
@@ -46,14 +46,6 @@ async def running(tmp_path, model_dir, **settings):
 async def embed(channel, data):
     request = embedder_pb2.EmbedRequest(images=[embedder_pb2.ImageInput(data=data)])
     return (await embedder_pb2_grpc.EmbedderStub(channel).Embed(request)).results[0]
-
-
-async def scrape(metrics_port):
-    def read():
-        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics") as page:
-            return page.read().decode()
-
-    return await asyncio.to_thread(read)
 
 
 async def healthy(channel):

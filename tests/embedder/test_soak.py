@@ -9,7 +9,6 @@ import os
 import random
 import re
 import time
-import urllib.request
 from collections import Counter
 
 import grpc
@@ -23,6 +22,7 @@ from services.local.stack import ROOT, Ports
 from services.local.supervisor import ProcessSpec, Supervisor
 from tests.embedder import pictures
 from tests.embedder.shard import FailingShard
+from tests.watching import scrape
 from vitrine.channels import open_channel
 from vitrine.errors import OverloadedError, from_rpc_error, from_status
 from vitrine.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc
@@ -30,7 +30,7 @@ from vitrine.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc
 SECONDS = float(os.environ.get("VITRINE_SOAK_SECONDS", "600"))
 SEED = int(os.environ.get("VITRINE_SOAK_SEED", time.time_ns() % 10**9))
 # What decoders and the C allocator may still take hold of after the first quarter; a leak of 1 kB a call is more.
-MAX_GROWTH_MIB = 48
+MAX_GROWTH_MIB = 32
 _RUSH_SECONDS = 12.0
 WORKERS = {"unary": 6, "crowd": 2, "stream": 2, "ingest": 2, "rude": 3}
 
@@ -197,14 +197,6 @@ def growth(samples):
         for later in samples[place + 1 :]
     ]
     return float(np.median(slopes)) * (samples[-1][0] - samples[0][0]) / 2**20
-
-
-async def scrape(port):
-    def read():
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
-            return page.read().decode()
-
-    return await asyncio.to_thread(read)
 
 
 def gauges(text, name):

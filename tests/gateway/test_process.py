@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.request
 from contextlib import asynccontextmanager
 
 import grpc
@@ -17,6 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from services.local.stack import ROOT, Ports
 from services.local.supervisor import ProcessSpec, Supervisor
+from tests.watching import scrape
 from vitrine import AsyncVitrine
 from vitrine.errors import DeadlineError, UnavailableError, from_rpc_error
 from vitrine.v1 import common_pb2, embedder_pb2_grpc, filter_pb2, search_pb2, search_pb2_grpc
@@ -87,11 +87,7 @@ async def test_health_reflection_metrics_and_status_without_anything_else(tmp_pa
             with pytest.raises(UnavailableError, match=r"shard \d, which owns the product"):
                 await client.get("shop", "p1")
 
-        def scrape():
-            with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics") as page:
-                return page.read().decode()
-
-        text = await asyncio.to_thread(scrape)
+        text = await scrape(metrics_port)
     assert re.search(r'grpc_server_handled_total\{grpc_code="UNAVAILABLE",grpc_method="Search",.*\} [1-9]', text)
     assert "vitrine_serving 1.0" in text
 

@@ -31,7 +31,7 @@ class Shard:
             **{name.upper(): value for name, value in settings.items()},
         }
         self.address = f"127.0.0.1:{self.port}"
-        self.metrics_url = f"http://127.0.0.1:{ports.metrics[self.port]}/metrics"
+        self.metrics_port = ports.metrics[self.port]
         self.spec = ProcessSpec(
             "shard",
             "services.indexer",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import urllib.request
 
 import grpc
 import numpy as np
 import pytest
 
 from tests.indexer.shard import DIM, FINGERPRINT, key, point, random_vectors
+from tests.watching import scrape
 from vitrine import vectors
 from vitrine.attributes import map_from_proto
 from vitrine.errors import InvalidArgumentError, NotFoundError, PreconditionError, from_rpc_error, from_status
@@ -230,7 +230,7 @@ async def test_writes_that_arrive_together_share_a_commit(shard):
         )
         assert await running.count() == (60, 60)
         assert max(generations) < 60
-        text = await asyncio.to_thread(lambda: urllib.request.urlopen(running.metrics_url).read().decode())
+        text = await scrape(running.metrics_port)
         for line in (
             'vitrine_indexer_upserts_total{outcome="stored"} 60.0',
             'vitrine_indexer_points{collection="things"} 60.0',

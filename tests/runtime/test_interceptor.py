@@ -1,7 +1,6 @@
 """What surrounds every call: status and details, deadline, admission, metrics, request ids."""
 
 import asyncio
-import gc
 from contextlib import asynccontextmanager
 
 import grpc
@@ -9,6 +8,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.runtime.interceptor import InFlight, ServiceInterceptor
+from tests.watching import no_garbage_collection
 from vitrine.errors import (
     DeadlineError,
     InternalError,
@@ -129,13 +129,9 @@ async def test_refused_calls_say_under_which_id_they_are_logged():
 async def test_a_refused_call_leaves_nothing_to_the_garbage_collector():
     async with serving() as (stub, _, _):
         await asyncio.gather(stub.Count(count("bad")), return_exceptions=True)
-        gc.collect()
-        gc.disable()
-        try:
+        with no_garbage_collection() as alive:
             await asyncio.gather(*(stub.Count(count("bad")) for _ in range(5)), return_exceptions=True)
-            left = [each for each in gc.get_objects() if isinstance(each, InvalidArgumentError)]
-        finally:
-            gc.enable()
+            left = alive(InvalidArgumentError)
     assert left == []
 
 
