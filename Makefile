@@ -87,6 +87,11 @@ $(VENV)/.bench: requirements/bench.txt $(VENV)/.dev
 	@$(PIP) -r requirements/bench.txt
 	@touch $@
 
+$(VENV)/.milvus: requirements/milvus.txt requirements/milvus-server.txt $(VENV)/.dev
+	@echo "setting up $(VENV): Milvus, for the indexer's other engine and its tests"
+	@$(PIP) -r requirements/milvus.txt -r requirements/milvus-server.txt
+	@touch $@
+
 $(STUBS): $(wildcard protos/vitrine/v1/*.proto) protos/generate.py $(VENV)/.packages
 	@$(BIN)/python protos/generate.py
 

@@ -11,6 +11,7 @@ from services.indexer.queries import Query
 from services.indexer.ranking import Hit
 from services.indexer.search import search
 from vitrine.errors import DeadlineError
+from vitrine.pages import MAX_DEPTH, next_page_token
 from vitrine.v1 import common_pb2, indexer_pb2
 
 
@@ -56,10 +57,7 @@ def answer_queries(
     check()
     found, stages = search(snapshot, queries, metric=metric, ef=ef, exact=exact, check=check)
     started = time.perf_counter()
-    results = [
-        indexer_pb2.VectorQueryResult(hits=[_hit(hit, with_attributes) for hit in hits], exhausted=len(hits) < query.k)
-        for query, hits in zip(queries, found, strict=True)
-    ]
+    results = [_result(query, hits, with_attributes) for query, hits in zip(queries, found, strict=True)]
     return Part(results, {"queue": queued, **stages, "answer": time.perf_counter() - started})
 
 
@@ -71,6 +69,17 @@ def merge_parts(parts: Sequence[Part], waited: float | None) -> indexer_pb2.Inde
         results=[result for part in parts for result in part.results],
         timings=[common_pb2.StageTiming(stage=name, seconds=seconds) for name, seconds in stages.items()],
     )
+
+
+def _result(query: Query, hits: Sequence[Hit], with_attributes: bool) -> indexer_pb2.VectorQueryResult:
+    result = indexer_pb2.VectorQueryResult(
+        hits=[_hit(hit, with_attributes) for hit in hits], exhausted=len(hits) < query.k
+    )
+    if query.digest is not None and not result.exhausted and query.depth < MAX_DEPTH:
+        result.next_page_token = next_page_token(
+            query.digest, score=hits[-1].score, product_id=hits[-1].record.product_id, depth=query.depth
+        )
+    return result
 
 
 def _hit(hit: Hit, with_attributes: bool) -> indexer_pb2.ProductHit:

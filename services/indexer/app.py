@@ -12,12 +12,12 @@ from services.indexer.layout import DataDir
 from services.indexer.registry import Registry
 from services.indexer.service import IndexerServicer
 from services.indexer.settings import IndexerSettings
-from services.runtime.server import Lifecycle
+from services.runtime.server import Application, Lifecycle
 from vitrine.v1 import indexer_pb2_grpc
 
 
 class IndexerApplication:
-    """Opens the data folder, recovers what is in it, and serves it."""
+    """The embedded engine: opens the data folder, recovers what is in it, and serves it."""
 
     grpc_services = ("vitrine.v1.Indexer",)
 
@@ -50,3 +50,12 @@ class IndexerApplication:
         self._threads.shutdown()
         if self._data is not None:
             self._data.close()
+
+
+def indexer_application(settings: IndexerSettings) -> Application:
+    """Returns the application of the engine that the settings name; the other one is not loaded."""
+    if settings.engine == "milvus":
+        from services.indexer.milvus.app import MilvusApplication
+
+        return MilvusApplication(settings)
+    return IndexerApplication(settings)

@@ -6,20 +6,20 @@ new views with new `live` masks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from services.indexer.columns import Mask, Rows, Table
 from services.indexer.hnsw import Graph
 from services.indexer.records import Record
 from vitrine.vectors import FloatArray
 
 Labels: TypeAlias = NDArray[np.int64]
 Ordinals: TypeAlias = NDArray[np.int32]
-Rows: TypeAlias = NDArray[np.intp]
-Mask: TypeAlias = NDArray[np.bool_]
 
 NOBODY = Record("", "", 0, b"")
 """Stands in for the record of a row that was dead before its unit was loaded."""
@@ -35,15 +35,15 @@ class Unit(NamedTuple):
     labels: Labels
     products: Ordinals
     vectors: FloatArray
-    records: list[Record]
     graph: Graph | None
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a search sees of a unit: its first `length` rows, less the dead ones."""
+    """What a search sees of a unit: its first `length` rows, less the dead ones, with their records of that time."""
 
     unit: Unit
+    table: Table
     length: int
     mask: Mask
     """At least `length` long; False: dead."""
@@ -82,7 +82,11 @@ class View:
         """Returns a view in which these rows, live so far, are dead."""
         mask = self.mask.copy()
         mask[rows] = False
-        return View(self.unit, self.length, mask, self.live_count - len(rows))
+        return replace(self, mask=mask, live_count=self.live_count - len(rows))
+
+    def with_records(self, records: Mapping[int, Record]) -> View:
+        """Returns a view in which these rows have these records."""
+        return replace(self, table=self.table.changed(records))
 
 
 class Block:
@@ -90,37 +94,32 @@ class Block:
 
     def __init__(self, name: str, capacity: int, dim: int) -> None:
         self.capacity = capacity
-        self._length = 0
-        self.unit = Unit(
+        self._unit = Unit(
             name,
             labels=np.zeros(capacity, np.int64),
             products=np.zeros(capacity, np.int32),
             vectors=np.empty((capacity, dim), np.float32),
-            records=[],
             graph=None,
         )
 
-    @property
-    def full(self) -> bool:
-        """True where no row is left."""
-        return self._length == self.capacity
-
-    def append(self, label: int, product: int, record: Record, vector: FloatArray) -> None:
-        """Adds a row behind what any view shows; labels must ascend."""
-        row = self._length
-        self.unit.labels[row] = label
-        self.unit.products[row] = product
-        self.unit.vectors[row] = vector
-        self.unit.records.append(record)
-        self._length = row + 1
-
     def first_view(self) -> View:
-        """Returns the view of all rows so far, all live."""
-        return View(self.unit, self._length, np.ones(self.capacity, np.bool_), self._length)
+        """Returns the view of no rows."""
+        return View(self._unit, Table(self.capacity), 0, np.ones(self.capacity, np.bool_), 0)
 
-    def grown(self, view: View) -> View:
-        """Returns `view` with the rows that were appended since it was made, which are live."""
-        return View(self.unit, self._length, view.mask, view.live_count + self._length - view.length)
+    def full(self, view: View) -> bool:
+        """True where no row is left behind those of the newest view."""
+        return view.length == self.capacity
+
+    def append(self, view: View, rows: Sequence[tuple[int, int, Record, FloatArray]]) -> View:
+        """Adds rows (label, product, record, vector) behind those of the newest view; returns the view with them."""
+        row = view.length
+        for label, product, record, vector in rows:
+            self._unit.labels[row] = label
+            self._unit.products[row] = product
+            self._unit.vectors[row] = vector
+            view.table.append(record)
+            row += 1
+        return replace(view, length=row, live_count=view.live_count + len(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +141,8 @@ class Snapshot:
     def fresh_points(self) -> int:
         """Live points outside any segment."""
         return sum(view.live_count for view in self.views if view.unit.graph is None)
+
+    @property
+    def dead_rows(self) -> int:
+        """Rows of segments whose point is gone."""
+        return sum(view.length - view.live_count for view in self.views if view.unit.graph is not None)

@@ -1,8 +1,8 @@
-"""The builder process: turns full blocks into segments, away from the process that searches.
+"""The builder process: builds segments, away from the process that searches.
 
-`python -m services.indexer.builder`, started by `services.indexer.builds`. One JSON job a line on standard input, one
-JSON answer a line on standard output, in order. It ends when its standard input does, also in the middle of a job, so
-that it never outlives the server.
+`python -m services.indexer.builder`, started by `services.indexer.builds`. One JSON job a line on standard input; for
+each, in order, lines of JSON with its progress and one with its answer on standard output. It ends when its standard
+input does, also in the middle of a job, so that it never outlives the server.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
@@ -45,17 +46,19 @@ class BuildJob(BaseModel):
 
 
 class BuildAnswer(BaseModel):
-    """What became of a job: a segment, nothing (no point was live any more), or an error."""
+    """How far a job is, or what became of it: a segment, nothing (no point was live any more), or an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     entry: SegmentEntry | None = None
     error: str | None = None
     seconds: float = 0.0
+    progress: int | None = None
+    """Rows built so far, of a job that goes on."""
 
 
-def build(job: BuildJob) -> BuildAnswer:
-    """Does one job.
+def build(job: BuildJob, report: Callable[[int], None]) -> BuildAnswer:
+    """Does one job; calls `report` with the rows built so far.
 
     Raises:
         OSError, sqlite3.Error, ValueError: It cannot be done; leaves at most its scratch folder behind.
@@ -81,6 +84,7 @@ def build(job: BuildJob) -> BuildAnswer:
         m=job.m,
         ef_construction=job.ef_construction,
         threads=job.threads,
+        report=report,
     )
     return BuildAnswer(entry=entry, seconds=time.perf_counter() - started)
 
@@ -102,7 +106,10 @@ def main() -> None:
     while True:
         line = jobs.get()
         try:
-            answer = build(BuildJob.model_validate(json.loads(line)))
+            answer = build(
+                BuildJob.model_validate(json.loads(line)),
+                lambda rows: print(BuildAnswer(progress=rows).model_dump_json(), file=answers),
+            )
         except Exception as error:  # the server decides what to do about it; this process goes on
             answer = BuildAnswer(error=f"{type(error).__name__}: {error}")
         print(answer.model_dump_json(), file=answers)

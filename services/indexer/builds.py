@@ -1,4 +1,4 @@
-"""The server's side of the builder process: queues full blocks, starts the builder, notices its death, tries again."""
+"""The server's side of the builder process: asks collections what to build, starts the builder, notices its death."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 from pydantic import ValidationError
@@ -22,118 +23,163 @@ log = structlog.get_logger()
 
 
 class BuildError(Exception):
-    """A build failed; its points stay searchable in their block, and it is tried again."""
+    """A build failed; what it was to replace stays in service, and it is tried again."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Build:
-    """A block to become a segment."""
+    """Some neighbouring units that are to become one segment."""
 
-    collection: str
-    wanted: Callable[[], bool]
-    """False where the block is gone, or its collection."""
-    prepare: Callable[[], BuildJob]
-    """Describes the job, under names of its own."""
-    install: Callable[[BuildJob, BuildAnswer], Awaitable[None]]
+    kind: str
+    """`seal` (blocks), `merge` or `purge` (one segment without its dead rows)."""
+    units: tuple[str, ...]
+    job: BuildJob
+    install: Callable[[BuildAnswer], Awaitable[None]]
     """Puts the finished segment in service; raises where it cannot."""
-    discard: Callable[[BuildJob], None]
+    discard: Callable[[], None]
     """Removes what a failed job may have left behind."""
-    attempts: int = 0
+
+
+class Source(Protocol):
+    """A collection, as far as building goes."""
+
+    name: str
+
+    def next_build(self, held: frozenset[str]) -> Build | None:
+        """Returns the most useful build that touches none of the units `held`; None where there is none."""
 
 
 class BuildService:
     """Runs builds one after the other in one builder process, which it starts when there is something to build."""
 
     def __init__(self) -> None:
-        # Bounded by what it names: each entry is a full block that is in memory anyway.
-        self._queue: asyncio.Queue[Build] = asyncio.Queue()
+        self._sources: list[Source] = []
+        self._wake = asyncio.Event()
+        self._held: dict[str, dict[str, float]] = {}  # by collection and unit: not before this time of the loop
+        self._attempts: dict[tuple[str, str], int] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._worker: asyncio.Task[None] | None = None
-        self._retries: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Starts taking builds."""
+        """Starts building."""
         self._worker = asyncio.create_task(self._work())
 
-    def enqueue(self, build: Build) -> None:
-        """Adds a build; call it on the event loop."""
-        self._queue.put_nowait(build)
-        metrics.BUILDS_WAITING.set(self._queue.qsize())
+    def add(self, source: Source) -> None:
+        """Takes builds of a collection from now on; call it on the event loop."""
+        self._sources.append(source)
+        self.wake()
+
+    def remove(self, source: Source) -> None:
+        """Takes no more builds of a collection; one under way goes on, and is refused when it is done."""
+        if source in self._sources:
+            self._sources.remove(source)
+        self._held.pop(source.name, None)
+
+    def wake(self) -> None:
+        """Says that there may be something to build; call it on the event loop."""
+        self._wake.set()
 
     async def stop(self) -> None:
         """Stops the builder; unfinished builds start over after the next start of the server."""
-        tasks = [task for task in (self._worker, *self._retries) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
         await self._end_process()
 
     async def _work(self) -> None:
         while True:
-            build = await self._queue.get()
-            metrics.BUILDS_WAITING.set(self._queue.qsize())
-            if not build.wanted():
+            self._wake.clear()
+            found = self._next()
+            if found is None:
+                await self._wake.wait()
                 continue
-            job = build.prepare()
+            source, build = found
             try:
-                answer = await self._ask(job)
-                await build.install(job, answer)
-                metrics.BUILD_SECONDS.observe(answer.seconds)
-                log.info(
-                    "segment built",
-                    collection=build.collection,
-                    segment=job.target.name,
-                    rows=answer.entry.rows if answer.entry else 0,
-                    seconds=round(answer.seconds, 3),
-                )
-            except Exception as error:  # whatever it was, the block stays searchable and the queue goes on
-                await asyncio.to_thread(build.discard, job)
-                if build.wanted():
-                    self._retry(build, error)
+                await self._run(source, build)
+            except Exception as error:  # whatever it was, the old units stay in service and others get their turn
+                await asyncio.to_thread(build.discard)
+                self._hold(source, build, error)
+            finally:
+                metrics.BUILDING_POINTS.set(0)
+                metrics.BUILT_POINTS.set(0)
 
-    def _retry(self, build: Build, error: Exception) -> None:
-        delay = min(_FIRST_RETRY_SECONDS * 2**build.attempts, _LAST_RETRY_SECONDS)
-        build.attempts += 1
+    def _next(self) -> tuple[Source, Build] | None:
+        for source in self._sources:
+            now = asyncio.get_running_loop().time()
+            waiting = {name: until for name, until in self._held.get(source.name, {}).items() if until > now}
+            self._held[source.name] = waiting
+            if build := source.next_build(frozenset(waiting)):
+                # The next look starts behind this one, so that a busy collection does not starve the others.
+                self._sources.remove(source)
+                self._sources.append(source)
+                return source, build
+        return None
+
+    async def _run(self, source: Source, build: Build) -> None:
+        metrics.BUILDING_POINTS.set(build.job.rows)
+        answer = await self._ask(build.job)
+        await build.install(answer)
+        for unit in build.units:
+            self._attempts.pop((source.name, unit), None)
+        metrics.BUILD_SECONDS.labels(build.kind).observe(answer.seconds)
+        log.info(
+            "segment built",
+            collection=source.name,
+            kind=build.kind,
+            units=len(build.units),
+            segment=build.job.target.name,
+            rows=answer.entry.rows if answer.entry else 0,
+            seconds=round(answer.seconds, 3),
+        )
+
+    def _hold(self, source: Source, build: Build, error: Exception) -> None:
+        loop = asyncio.get_running_loop()
+        attempt = 1 + max(self._attempts.get((source.name, unit), 0) for unit in build.units)
+        delay = min(_FIRST_RETRY_SECONDS * 2 ** (attempt - 1), _LAST_RETRY_SECONDS)
+        for unit in build.units:
+            self._attempts[source.name, unit] = attempt
+            self._held.setdefault(source.name, {})[unit] = loop.time() + delay
+        loop.call_later(delay + 0.01, self.wake)
         metrics.BUILD_FAILURES.inc()
         log.error(
-            "segment build failed; its points are searched exactly until it succeeds",
-            collection=build.collection,
-            attempt=build.attempts,
+            "segment build failed; its points stay searchable as they are until it succeeds",
+            collection=source.name,
+            kind=build.kind,
+            attempt=attempt,
             retry_seconds=delay,
             error=f"{type(error).__name__}: {error}",
         )
 
-        async def later() -> None:
-            await asyncio.sleep(delay)
-            self.enqueue(build)
-
-        task = asyncio.create_task(later())
-        self._retries.add(task)
-        task.add_done_callback(self._retries.discard)
-
     async def _ask(self, job: BuildJob) -> BuildAnswer:
         process = await self._running()
         assert process.stdin is not None
-        assert process.stdout is not None
         try:
             process.stdin.write(job.model_dump_json().encode() + b"\n")
             await process.stdin.drain()
-            line = await process.stdout.readline()
+            while True:
+                answer = await self._read_answer(process)
+                if answer.progress is None:
+                    break
+                metrics.BUILT_POINTS.set(answer.progress)
         except (OSError, asyncio.LimitOverrunError) as error:
             await self._end_process()
             raise BuildError(f"lost the builder process: {error}") from None
+        if answer.error is not None:
+            raise BuildError(answer.error)
+        return answer
+
+    async def _read_answer(self, process: asyncio.subprocess.Process) -> BuildAnswer:
+        assert process.stdout is not None
+        line = await process.stdout.readline()
         if not line:
             status = await process.wait()
             self._process = None
             raise BuildError(f"the builder process {process.pid} ended with status {status}")
         try:
-            answer = BuildAnswer.model_validate_json(line)
+            return BuildAnswer.model_validate_json(line)
         except ValidationError as error:
             await self._end_process()
             raise BuildError(f"the builder process answered nonsense: {error}") from None
-        if answer.error is not None:
-            raise BuildError(answer.error)
-        return answer
 
     async def _running(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:

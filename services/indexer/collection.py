@@ -12,13 +12,14 @@ from pathlib import Path
 import structlog
 
 from services.indexer import metrics
-from services.indexer.blocks import Snapshot, View
-from services.indexer.builder import BuildAnswer, BuildJob
+from services.indexer.blocks import Snapshot
+from services.indexer.builder import BuildJob
 from services.indexer.builds import Build, BuildService
 from services.indexer.files import disk_bytes, remove_tree
 from services.indexer.manifest import SegmentEntry, save_manifest
-from services.indexer.opening import Opened
-from services.indexer.records import Put, Remove
+from services.indexer.merging import Part, next_run
+from services.indexer.opening import Opened, most_segment_rows
+from services.indexer.records import Operation
 from services.indexer.segments import DamagedSegmentError, LoadedSegment, load_segment
 from services.indexer.settings import IndexerSettings
 from services.indexer.writer import GroupCommitWriter, Written
@@ -42,7 +43,8 @@ class Collection:
         self._entries = opened.entries
         self._settings = settings
         self._builds = builds
-        self._submitted_blocks: set[str] = set()
+        self._blocks_seen: set[str] = set()
+        self._compacting: list[int] = []  # last labels that callers of `compact` wait for
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -53,7 +55,9 @@ class Collection:
             group=settings.group_commit_points,
             max_queued=settings.max_queued_points,
         )
+        self._changed = asyncio.Event()
         self._published()
+        builds.add(self)
 
     async def wait_generation(self, generation: int) -> None:
         """Returns once a search sees `generation`.
@@ -72,7 +76,7 @@ class Collection:
             with contextlib.suppress(ValueError):
                 self._waiters.remove(entry)
 
-    def write(self, operations: Sequence[Put | Remove]) -> Written:
+    def write(self, operations: Sequence[Operation]) -> Written:
         """Commits operations and makes them searchable; the writer thread's.
 
         Raises:
@@ -93,12 +97,15 @@ class Collection:
             segments=snapshot.segments,
             fresh_points=snapshot.fresh_points,
             generation=snapshot.generation,
+            dead_rows=snapshot.dead_rows,
             disk_bytes=disk_bytes(self.files.directory),
         )
 
     async def close(self, *, discard: bool) -> None:
         """Stops writing and closes the store; `discard` refuses what is queued instead of committing it."""
         self._closed = True
+        self._builds.remove(self)
+        self._changed.set()
         await self.writer.close(discard=discard)
         for _, reached in self._waiters:
             if not reached.done():
@@ -117,19 +124,15 @@ class Collection:
                 reached.set_result(None)
         if self._closed:
             return
-        sealed = [
-            view
-            for view in snapshot.views[:-1]
-            if view.unit.graph is None and view.unit.name not in self._submitted_blocks
-        ]
-        for view in sealed:
-            self._submitted_blocks.add(view.unit.name)
-            self._builds.enqueue(self._build_of(view))
-        if sealed:
+        waiting = {view.unit.name for view in snapshot.views[:-1] if view.unit.graph is None}
+        if not waiting <= self._blocks_seen:
+            self._blocks_seen |= waiting
             # The records of a full block stay. Left to the collector, each of its full passes would walk all records
             # of the process (measured: 40 ms for 200,000); set apart, they are walked this once.
             gc.collect()
             gc.freeze()
+        self._builds.wake()
+        self._changed.set()
         for gauge, value in (
             (metrics.POINTS, snapshot.points),
             (metrics.PRODUCTS, snapshot.products),
@@ -137,65 +140,110 @@ class Collection:
             (metrics.SEGMENTS, snapshot.segments),
             (metrics.FRESH_POINTS, snapshot.fresh_points),
             (metrics.GENERATION, snapshot.generation),
+            (metrics.DEAD_ROWS, snapshot.dead_rows),
+            (metrics.BUILDS_WAITING, len(waiting)),
         ):
             gauge.labels(self.name).set(value)
 
-    def _build_of(self, block: View) -> Build:
-        name = block.unit.name
-        first, last, rows = int(block.labels[0]), int(block.labels[-1]), block.length
+    async def compact(self) -> tuple[int, int]:
+        """Merges everything stored by now as far as it goes and drops its dead rows; returns segments before and after.
 
-        def wanted() -> bool:
-            return not self._closed and any(view.unit.name == name for view in self.snapshot.views)
+        Raises:
+            NotFoundError: The collection was dropped meanwhile.
+        """
+        before = self.snapshot.segments
+        snapshot = await self.writer.run(self._seal)
+        last = max((int(view.labels[-1]) for view in snapshot.views[:-1]), default=-1)
+        self._compacting.append(last)
+        try:
+            self._builds.wake()
+            while self._next_run(frozenset()):
+                self._changed.clear()
+                await self._changed.wait()
+                if self._closed:
+                    raise NotFoundError(f"collection {self.name!r} was dropped, or the shard is stopping")
+        finally:
+            self._compacting.remove(last)
+        return before, self.snapshot.segments
 
-        def prepare() -> BuildJob:
-            segment = f"{first:016x}-{uuid.uuid4().hex[:8]}"
-            return BuildJob(
-                database=self.files.database,
-                target=self.files.segments / segment,
-                scratch=self.files.scratch / segment,
-                first_label=first,
-                last_label=last,
-                rows=rows,
-                dim=self.spec.vector.dim,
-                metric=self.spec.vector.metric,
-                m=self.spec.hnsw.m or self._settings.default_m,
-                ef_construction=self.spec.hnsw.ef_construction or self._settings.default_ef_construction,
-                threads=self._settings.resolved_build_threads,
-            )
+    def next_build(self, held: frozenset[str]) -> Build | None:
+        """Returns what to build next, None where nothing; see `Source`."""
+        run = self._next_run(held)
+        if self._closed or not run:
+            return None
+        names = tuple(part.name for part in run)
+        views = [view for view in self.snapshot.views if view.unit.name in names]
+        segment = f"{int(views[0].labels[0]):016x}-{uuid.uuid4().hex[:8]}"
+        job = BuildJob(
+            database=self.files.database,
+            target=self.files.segments / segment,
+            scratch=self.files.scratch / segment,
+            first_label=int(views[0].labels[0]),
+            last_label=int(views[-1].labels[-1]),
+            rows=sum(part.live for part in run),
+            dim=self.spec.vector.dim,
+            metric=self.spec.vector.metric,
+            m=self.spec.hnsw.m or self._settings.default_m,
+            ef_construction=self.spec.hnsw.ef_construction or self._settings.default_ef_construction,
+            threads=self._settings.resolved_build_threads,
+        )
 
-        async def install(job: BuildJob, answer: BuildAnswer) -> None:
-            await self._install(name, job.target, answer.entry)
-
-        def discard(job: BuildJob) -> None:
+        def discard() -> None:
             for path in (job.scratch, job.target):
                 remove_tree(path)
 
-        return Build(self.name, wanted, prepare, install, discard)
+        return Build(
+            kind="seal" if run[0].fresh else "merge" if len(run) > 1 else "purge",
+            units=names,
+            job=job,
+            install=lambda answer: self._install(names, job.target, answer.entry),
+            discard=discard,
+        )
 
-    async def _install(self, block: str, target: Path, entry: SegmentEntry | None) -> None:
-        """Loads a finished segment and lets it take the place of its block.
+    def _next_run(self, held: frozenset[str]) -> list[Part]:
+        parts = [
+            Part(view.unit.name, view.live_count, view.length - view.live_count, view.unit.graph is None)
+            for view in self.snapshot.views[:-1]
+        ]
+        last = max(self._compacting, default=-1)
+        return next_run(
+            parts,
+            most_rows=most_segment_rows(self.spec, self._settings),
+            dead_share=self._settings.purge_dead_share,
+            compact=sum(int(view.labels[0]) <= last for view in self.snapshot.views[:-1]),
+            held=held,
+        )
+
+    async def _install(self, names: Sequence[str], target: Path, entry: SegmentEntry | None) -> None:
+        """Loads a finished segment and lets it take the place of the units it was built from.
 
         Raises:
-            DamagedSegmentError, OSError, ValueError: It cannot; the block stays.
+            DamagedSegmentError, OSError, ValueError: It cannot; they stay.
         """
-        if entry is None:  # every point was deleted, and the block with the last of them
+        if entry is None:  # every point was deleted, and the units with the last of them
             return
         try:
             with metrics.SEGMENT_LOAD_SECONDS.time():
                 segment = await asyncio.to_thread(
                     load_segment, target, entry, dim=self.spec.vector.dim, metric=self.spec.vector.metric
                 )
-            await self.writer.run(lambda: self._swap(block, segment, entry))
+            await self.writer.run(lambda: self._swap(names, segment, entry))
         except (NotFoundError, DamagedSegmentError):
             if not self._closed:  # else dropped while it was built; its folder went with it
                 raise
 
-    def _swap(self, block: str, segment: LoadedSegment, entry: SegmentEntry) -> None:
+    def _seal(self) -> Snapshot:
+        """Runs on the writer thread."""
+        self._publish(self._memory.seal())
+        return self.snapshot
+
+    def _swap(self, names: Sequence[str], segment: LoadedSegment, entry: SegmentEntry) -> None:
         """Runs on the writer thread, so that no commit falls between."""
-        snapshot = self._memory.swap(block, segment)
+        snapshot = self._memory.swap(names, segment)
         if snapshot is None:
             remove_tree(self.files.segments / entry.name)
             return
+        # In the manifest from the same instant on as what it replaces is not: they share labels.
         self._entries[entry.name] = entry
         self._publish(snapshot)
         self._save_manifest()
@@ -220,3 +268,7 @@ class Collection:
                 return
             # Segments can always be made again from the store, so this costs the next start time and nothing else.
             log.error("manifest not saved; the next start rebuilds segments", collection=self.name, error=str(error))
+
+    def segment_entries(self) -> list[SegmentEntry]:
+        """Returns the segments that the manifest lists; the writer thread's."""
+        return list(self._entries.values())

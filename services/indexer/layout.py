@@ -2,10 +2,15 @@
 
     data_dir/LOCK               held by the one process that uses the folder
     data_dir/format.json        version of this layout
+    data_dir/aliases.json       which alias points at which collection
     data_dir/collections/NAME.ID/points.db      the truth (SQLite)
     data_dir/collections/NAME.ID/manifest.json  which segments count
     data_dir/collections/NAME.ID/segments/      one folder each
+    data_dir/snapshots/COLLECTION.NAME/         finished copies of a collection; never read while serving
+    data_dir/snapshots/.unfinished/             those under way; emptied at start
     data_dir/scratch/           unfinished or dropped; emptied at start
+
+`snapshots` may be a mount (or a link to one) of another file system; everything else must share one.
 
 ID is new for each creation: SQLite finds its log by path, so a path must never be reused while the database that had
 it before may still be open.
@@ -26,6 +31,8 @@ from services.runtime.server import StartError
 from vitrine.v1 import indexer_pb2
 
 FORMAT = 1
+DATABASE = "points.db"
+SEGMENTS = "segments"
 
 
 class CollectionFiles:
@@ -33,9 +40,41 @@ class CollectionFiles:
 
     def __init__(self, directory: Path, scratch: Path) -> None:
         self.directory = directory
-        self.database = directory / "points.db"
-        self.segments = directory / "segments"
+        self.database = directory / DATABASE
+        self.segments = directory / SEGMENTS
         self.scratch = scratch
+
+
+class SnapshotFiles:
+    """The paths of one snapshot: complete, in the making, and where the segments that it needs are held meanwhile."""
+
+    def __init__(self, target: Path, staged: Path, pinned: Path) -> None:
+        self.target = target
+        self.staged = staged
+        self.pinned = pinned
+
+    def begin(self) -> None:
+        """Makes the folder to build in.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        self.staged.mkdir(parents=True)
+
+    def finish(self) -> None:
+        """Makes what was built, its files on disk, the snapshot; on disk when it returns.
+
+        Raises:
+            OSError: The disk refuses, or there is one by now.
+        """
+        self.staged.rename(self.target)
+        for folder in (self.target.parent, self.target.parent.parent):
+            sync_directory(folder)
+
+    def clean(self) -> None:
+        """Removes what is not part of a finished snapshot."""
+        for folder in (self.staged, self.pinned):
+            remove_tree(folder)
 
 
 class DataDir:
@@ -48,13 +87,17 @@ class DataDir:
             StartError: It cannot be used, another process uses it, or it was written by another version.
         """
         self.path = path
+        self.aliases = path / "aliases.json"
         self._collections = path / "collections"
         self._scratch = path / "scratch"
+        self._snapshots = path / "snapshots"
+        self._unfinished = self._snapshots / ".unfinished"
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(path)
             _check_format(path)
-            remove_tree(self._scratch)
+            for folder in (self._scratch, self._unfinished):
+                remove_tree(folder)
             for folder in (self._collections, self._scratch):
                 folder.mkdir(exist_ok=True)
             sync_directory(path)
@@ -74,17 +117,40 @@ class DataDir:
                 raise StartError(f"{self._collections} has more than one folder of collection {name}")
         return [CollectionFiles(each, self._scratch) for each in found]
 
-    def create(self, spec: indexer_pb2.CollectionSpec) -> CollectionFiles:
-        """Creates an empty collection; all of it or nothing is on disk when it returns."""
-        folder = f"{spec.name}.{uuid.uuid4().hex[:12]}"
-        staged = self._scratch / folder
+    def holds(self, name: str) -> bool:
+        """Says whether a collection of that name is stored."""
+        return any(_name_of(each.directory) == name for each in self.collections())
+
+    def stage(self, name: str) -> Path:
+        """Returns a new folder to build a collection in; a crash before `install` leaves nothing of it."""
+        staged = self._scratch / f"{name}.{_new_id()}"
         staged.mkdir()
-        create_database(staged / "points.db", spec)
+        return staged
+
+    def install(self, staged: Path) -> CollectionFiles:
+        """Makes a folder of `stage`, whose files are on disk, a collection; on disk when it returns."""
         sync_directory(staged)
-        target = self._collections / folder
+        target = self._collections / staged.name
         staged.rename(target)
         sync_directory(self._collections)
         return CollectionFiles(target, self._scratch)
+
+    def create(self, spec: indexer_pb2.CollectionSpec) -> CollectionFiles:
+        """Creates an empty collection; all of it or nothing is on disk when it returns."""
+        staged = self.stage(spec.name)
+        try:
+            create_database(staged / DATABASE, spec)
+            return self.install(staged)
+        except BaseException:
+            remove_tree(staged)
+            raise
+
+    def snapshot(self, collection: str, name: str) -> SnapshotFiles:
+        """Returns the paths of a snapshot to take; nothing is made yet."""
+        unique = f"{collection}.{name}.{_new_id()}"
+        return SnapshotFiles(
+            self._snapshots / f"{collection}.{name}", self._unfinished / unique, self._scratch / unique
+        )
 
     def drop(self, files: CollectionFiles) -> Path:
         """Makes a collection gone, durably; returns the folder that is left to remove."""
@@ -96,6 +162,10 @@ class DataDir:
     def close(self) -> None:
         """Lets another process use the folder."""
         self._lock.close()
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex[:12]
 
 
 def _name_of(folder: Path) -> str:

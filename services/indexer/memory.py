@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from services.indexer.blocks import NOBODY, Block, Labels, Mask, Ordinals, Snapshot, Unit, View
+from services.indexer.blocks import NOBODY, Block, Labels, Ordinals, Snapshot, Unit, View
+from services.indexer.columns import Mask, Rows, Table
 from services.indexer.records import Record
 from services.indexer.segments import LoadedSegment
 from services.indexer.transaction import Commit
@@ -53,8 +54,8 @@ class Memory:
         self._dim = dim
         self._blocks_made = 0
         self._sealed: list[View] = []
-        self._block = self._new_block()
-        self._open = self._block.first_view()
+        self._open: View
+        self._start_block()
         self._generation = 0
         self._tombstones = 0
 
@@ -63,74 +64,99 @@ class Memory:
 
         A block that holds points below the segment's labels is sealed first, so that units never overlap.
         """
-        self._seal_if(self._open.length > 0)
+        self.seal()
         mask = np.array([record is not None for record in records], np.bool_)
         ordinals = np.array(
             [-1 if record is None else self.products.add(record.product_id) for record in records], np.int32
         )
-        everybody = [record or NOBODY for record in records]
-        self._sealed.append(_segment_view(segment, ordinals, everybody, mask))
+        table = Table(len(records))
+        for record in records:
+            if record is None:
+                table.append_absent(NOBODY)
+            else:
+                table.append(record)
+        self._sealed.append(_segment_view(segment, ordinals, table, mask))
 
     def restore_point(self, label: int, record: Record, vector: FloatArray) -> None:
         """Adds a point at start; labels ascend."""
-        self._append(label, record, vector)
-        self._open = self._block.grown(self._open)
+        self._append([(label, record, vector)])
 
     def finish_restore(self, generation: int, tombstones: int) -> Snapshot:
         """Returns the first snapshot."""
         self._generation, self._tombstones = generation, tombstones
-        self._seal_if(self._block.full)
         return self._snapshot()
 
     def apply(self, commit: Commit) -> Snapshot:
         """Makes a commit searchable."""
         self._generation, self._tombstones = commit.generation, commit.tombstones
+        if commit.updated:
+            self._update(commit.updated)
         if commit.removed:
             self._kill(np.array(sorted(commit.removed), np.int64))
-        for label, put in commit.added.items():
-            self._append(label, put.record, put.vector)
-        self._open = self._block.grown(self._open)
-        self._seal_if(self._block.full)
+        self._append([(label, put.record, put.vector) for label, put in commit.added.items()])
         # A unit without live rows answers nothing; only the block being filled may be empty.
         self._sealed = [view for view in self._sealed if view.live_count]
         return self._snapshot()
 
-    def swap(self, block: str, segment: LoadedSegment) -> Snapshot | None:
-        """Puts a segment built from a full block in the block's place; None where the block is gone.
+    def seal(self) -> Snapshot:
+        """Closes the block being filled, however full, unless nothing lives in it."""
+        if self._open.live_count:
+            self._sealed.append(self._open)
+            self._start_block()
+        return self._snapshot()
+
+    def swap(self, names: Sequence[str], segment: LoadedSegment) -> Snapshot | None:
+        """Puts a segment in the place of the units that it was built from; None where all of those are gone.
 
         Raises:
-            ValueError: The segment lacks a live point of the block.
+            ValueError: The segment lacks a live point of theirs.
         """
-        for index, view in enumerate(self._sealed):
-            if view.unit.name == block:
-                rows = view.rows_of(segment.labels)
-                mask = view.live[rows]
-                if len(rows) != len(segment.labels) or int(mask.sum()) != view.live_count:
-                    raise ValueError(f"segment {segment.name} does not hold the live points of block {block}")
-                records = [view.unit.records[row] for row in rows]
-                self._sealed[index] = _segment_view(segment, view.products[rows], records, mask)
-                return self._snapshot()
-        return None
+        old = [view for view in self._sealed if view.unit.name in names]
+        if not old:
+            return None
+        labels = np.concatenate([view.labels for view in old])
+        rows = np.minimum(np.searchsorted(labels, segment.labels), len(labels) - 1)
+        here = labels[rows] == segment.labels
+        # What has died with its whole unit since the segment was built is dead in the segment too.
+        mask = np.concatenate([view.live for view in old])[rows] & here
+        if int(mask.sum()) != sum(view.live_count for view in old):
+            raise ValueError(f"segment {segment.name} does not hold the live points of {', '.join(names)}")
+        ordinals = np.concatenate([view.products for view in old])[rows]
+        ordinals[~mask] = -1
+        view = _segment_view(segment, ordinals, _gathered(old, rows, mask), mask)
+        index = self._sealed.index(old[0])
+        self._sealed = [each for each in self._sealed if each.unit.name not in names]
+        self._sealed.insert(index, view)
+        return self._snapshot()
 
-    def sealed_blocks(self) -> list[View]:
-        """Returns the full blocks that no segment replaces yet."""
-        return [view for view in self._sealed if view.unit.graph is None]
+    def _append(self, points: Sequence[tuple[int, Record, FloatArray]]) -> None:
+        start = 0
+        while start < len(points):
+            room = self._capacity - self._open.length
+            rows = [
+                (label, self.products.add(record.product_id), record, vector)
+                for label, record, vector in points[start : start + room]
+            ]
+            self._open = self._block.append(self._open, rows)
+            start += len(rows)
+            if self._block.full(self._open):
+                self._sealed.append(self._open)
+                self._start_block()
 
-    def _append(self, label: int, record: Record, vector: FloatArray) -> None:
-        if self._block.full:
-            self._open = self._block.grown(self._open)
-            self._seal_if(True)
-        self._block.append(label, self.products.add(record.product_id), record, vector)
-
-    def _seal_if(self, condition: bool) -> None:
-        if condition:
-            self._sealed.append(self._open)
-            self._block = self._new_block()
-            self._open = self._block.first_view()
-
-    def _new_block(self) -> Block:
+    def _start_block(self) -> None:
         self._blocks_made += 1
-        return Block(f"block-{self._blocks_made}", self._capacity, self._dim)
+        self._block = Block(f"block-{self._blocks_made}", self._capacity, self._dim)
+        self._open = self._block.first_view()
+
+    def _update(self, records: Mapping[int, Record]) -> None:
+        labels = np.array(sorted(records), np.int64)
+
+        def updated(view: View) -> View:
+            rows = view.rows_of(labels).tolist()
+            return view.with_records({row: records[int(view.labels[row])] for row in rows}) if rows else view
+
+        self._sealed = [updated(view) for view in self._sealed]
+        self._open = updated(self._open)
 
     def _kill(self, labels: Labels) -> None:
         self._sealed = [self._view_without(view, labels) for view in self._sealed]
@@ -150,6 +176,18 @@ class Memory:
         )
 
 
-def _segment_view(segment: LoadedSegment, products: Ordinals, records: list[Record], mask: Mask) -> View:
-    unit = Unit(segment.name, segment.labels, products, segment.vectors, records, segment.graph)
-    return View(unit, len(segment.labels), mask, int(mask.sum()))
+def _gathered(old: Sequence[View], rows: Rows, mask: Mask) -> Table:
+    """Returns the table of a segment whose rows are these (ascending) of `old`, laid one after the other."""
+    starts = np.cumsum([0, *(view.length for view in old)])
+    cuts = np.searchsorted(rows, starts)
+    table = Table.gathered(
+        [(view.table, rows[cuts[i] : cuts[i + 1]] - starts[i]) for i, view in enumerate(old)],
+    )
+    for row in np.flatnonzero(~mask).tolist():
+        table.records[row] = NOBODY
+    return table
+
+
+def _segment_view(segment: LoadedSegment, products: Ordinals, table: Table, mask: Mask) -> View:
+    unit = Unit(segment.name, segment.labels, products, segment.vectors, segment.graph)
+    return View(unit, table, len(segment.labels), mask, int(mask.sum()))

@@ -16,6 +16,11 @@ SEGMENTS = Gauge("vitrine_indexer_segments", "HNSW segments being served.", _COL
 FRESH_POINTS = Gauge("vitrine_indexer_fresh_points", "Live points that no segment holds yet.", _COLLECTION)
 GENERATION = Gauge("vitrine_indexer_generation", "Commits since the collection was created.", _COLLECTION)
 
+UPDATES = Counter(
+    "vitrine_indexer_attribute_updates",
+    "Updates of attributes, by outcome: changed, stale, refused or failed.",
+    ("outcome",),
+)
 UPSERTS = Counter(
     "vitrine_indexer_upserts", "Points received, by outcome: stored, stale, refused or failed.", ("outcome",)
 )
@@ -36,21 +41,46 @@ FRESHNESS_SECONDS = Histogram(
 SEARCH_STAGE_SECONDS = Histogram(
     "vitrine_indexer_search_stage_seconds", "Time a search spent in one stage.", ("stage",), buckets=_FAST
 )
+PLANS = Counter(
+    "vitrine_indexer_plans",
+    "How blocks and segments were searched: walk (graph), scan (all rows), and under a filter over_fetch (a wider "
+    "walk, then the filter) or scan_matches.",
+    ("plan",),
+)
 GRAPH_FALLBACKS = Counter(
     "vitrine_indexer_graph_fallbacks", "Segment searches answered exactly because the graph fell short."
 )
 
 BUILD_SECONDS = Histogram(
     "vitrine_indexer_build_seconds",
-    "Time to build and save one segment.",
-    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250),
+    "Time to build and save one segment, by kind: seal (of full blocks), merge or purge (of dead rows).",
+    ("kind",),
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000),
 )
+BUILDING_POINTS = Gauge("vitrine_indexer_building_points", "Points of the segment being built; 0: none is.")
+BUILT_POINTS = Gauge("vitrine_indexer_built_points", "Points of the segment being built that are in its graph so far.")
+DEAD_ROWS = Gauge("vitrine_indexer_dead_rows", "Rows of segments whose point is gone.", _COLLECTION)
 BUILD_FAILURES = Counter("vitrine_indexer_build_failures", "Segment builds that failed and are tried again.")
-BUILDS_WAITING = Gauge("vitrine_indexer_builds_waiting", "Full blocks waiting to become segments.")
+BUILDS_WAITING = Gauge("vitrine_indexer_builds_waiting", "Full blocks that no segment replaces yet.", _COLLECTION)
 SEGMENT_LOAD_SECONDS = Histogram("vitrine_indexer_segment_load_seconds", "Time to load one segment.", buckets=_FAST)
 DAMAGED_SEGMENTS = Counter("vitrine_indexer_damaged_segments", "Segments set aside and rebuilt.")
+SNAPSHOT_SECONDS = Histogram(
+    "vitrine_indexer_snapshot_seconds",
+    "Time to take one snapshot, those that failed not counted.",
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000),
+)
 
-_BY_COLLECTION = (POINTS, PRODUCTS, TOMBSTONES, SEGMENTS, FRESH_POINTS, GENERATION, QUEUED_POINTS)
+_BY_COLLECTION = (
+    POINTS,
+    PRODUCTS,
+    TOMBSTONES,
+    SEGMENTS,
+    FRESH_POINTS,
+    GENERATION,
+    QUEUED_POINTS,
+    DEAD_ROWS,
+    BUILDS_WAITING,
+)
 
 
 def forget(collection: str) -> None:

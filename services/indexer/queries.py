@@ -12,11 +12,14 @@ from vitrine import filters
 from vitrine.errors import InvalidArgumentError
 from vitrine.keys import check_id
 from vitrine.limits import MAX_EF, MAX_K
+from vitrine.pages import Position, query_digest, read_page_token
 from vitrine.v1 import filter_pb2, indexer_pb2
 from vitrine.vectors import FloatArray
 
 MAX_QUERIES = 1_024
 MAX_EXCLUDED = 10_000
+
+__all__ = ["MAX_EXCLUDED", "MAX_QUERIES", "Position", "Query", "check_count", "read_filter", "read_queries"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +28,21 @@ class Query:
 
     vector: FloatArray
     k: int
+    """Products to return."""
     condition: AttributeFilter | None = None
     excluded: frozenset[int] = frozenset()
     """Product ordinals."""
     min_score: float = -math.inf
+    depth: int = 0
+    """Products to find: k, and those of the pages before."""
+    after: Position | None = None
+    """Only products that come after this are returned."""
+    digest: bytes | None = None
+    """For the token of the next page; None: nobody asks for it."""
+
+    def __post_init__(self) -> None:
+        """Sets the depth of a first page."""
+        object.__setattr__(self, "depth", max(self.depth, self.k))
 
 
 def read_queries(
@@ -44,7 +58,8 @@ def read_queries(
     check_count("ef", request.ef, 0, MAX_EF)
     conditions: dict[bytes, AttributeFilter] = {}
     return [
-        _read(query, f"queries[{index}]", spec, products, conditions) for index, query in enumerate(request.queries)
+        _read(query, f"queries[{index}]", spec, products, conditions, request.with_page_tokens)
+        for index, query in enumerate(request.queries)
     ]
 
 
@@ -70,6 +85,7 @@ def _read(
     spec: indexer_pb2.CollectionSpec,
     products: ProductTable,
     conditions: dict[bytes, AttributeFilter],
+    with_page_tokens: bool,
 ) -> Query:
     check_count(f"{field}.k", query.k, 1, MAX_K)
     check_count(f"{field}.exclude_product_ids", len(query.exclude_product_ids), 0, MAX_EXCLUDED)
@@ -87,9 +103,13 @@ def _read(
         condition = conditions.get(key) or read_filter(query.filter, f"{field}.filter")
         conditions[key] = condition
     ordinals = (products.find(product_id) for product_id in query.exclude_product_ids)
+    page = read_page_token(query, f"{field}.page_token")
     return Query(
         vector=read_vector(query.vector, spec, f"{field}.vector"),
         k=query.k,
+        depth=query.k + (page.depth if page else 0),
+        after=page.after if page else None,
+        digest=query_digest(query) if page or with_page_tokens else None,
         condition=condition,
         excluded=frozenset(ordinal for ordinal in ordinals if ordinal is not None),
         min_score=min_score,

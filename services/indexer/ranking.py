@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.indexer.blocks import Ordinals, Rows, View
-from services.indexer.queries import Query
+from services.indexer.blocks import Ordinals, View
+from services.indexer.columns import Rows
+from services.indexer.queries import Position, Query
 from services.indexer.records import Record
 from services.indexer.scoring import fair_scores, slack
 from vitrine.vectors import FloatArray
@@ -30,6 +31,11 @@ class Hit(NamedTuple):
     score: float
     record: Record
 
+    @property
+    def position(self) -> Position:
+        """Where it stands in the order of an answer."""
+        return Position(-self.score, self.record.product_id)
+
 
 def best_rows(scores: FloatArray, products: Ordinals, query: Query, metric: int) -> Rows:
     """Returns indices into `scores` that hold the k best products, and all that may tie with the last of them.
@@ -41,11 +47,11 @@ def best_rows(scores: FloatArray, products: Ordinals, query: Query, metric: int)
         metric: A `Metric`.
     """
     count = len(scores)
-    wanted = 2 * query.k + 32
+    wanted = 2 * query.depth + 32
     while wanted < count:
         top = np.argpartition(scores, count - wanted)[count - wanted :]
-        if len(np.unique(products[top])) >= query.k:
-            kth = _kth_best(scores[top], products[top], query.k)
+        if len(np.unique(products[top])) >= query.depth:
+            kth = _kth_best(scores[top], products[top], query.depth)
             return np.flatnonzero(scores >= kth - slack(query.vector, kth, metric))
         wanted *= 4
     return np.arange(count)
@@ -66,7 +72,7 @@ def rank(found: Sequence[Candidates], query: Query, metric: int) -> list[Hit]:
     _, groups = np.unique(np.concatenate([each.products for each in found]), return_inverse=True)
     best = np.full(len(scores), -np.inf, np.float32)
     np.maximum.at(best, groups, scores)
-    kth = kth_product(found, query.k)
+    kth = kth_product(found, query.depth)
     margin = slack(query.vector, kth if math.isfinite(kth) else float(np.abs(scores).max(initial=0.0)), metric)
     # Only what may be the best image of one of the k is worth the reproducible score.
     near = scores >= np.maximum(best[groups], kth) - margin
@@ -77,11 +83,11 @@ def rank(found: Sequence[Candidates], query: Query, metric: int) -> list[Hit]:
         start += len(each.rows)
         fair = fair_scores(query.vector, each.view.vectors[rows], metric)
         for row, score in zip(rows.tolist(), fair.tolist(), strict=True):
-            hit = Hit(score, each.view.unit.records[row])
+            hit = Hit(score, each.view.table.records[row])
             known = hits.get(hit.record.product_id)
             if known is None or _order(hit) < _order(known):
                 hits[hit.record.product_id] = hit
-    return [hit for hit in sorted(hits.values(), key=_order)[: query.k] if hit.score >= query.min_score]
+    return [hit for hit in sorted(hits.values(), key=_order)[: query.depth] if hit.score >= query.min_score]
 
 
 def _order(hit: Hit) -> tuple[float, str, str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -23,32 +23,24 @@ _MAX_VERSION = 2**63 - 1
 class Record:
     """What a search needs to know of a point besides its vector; never changes.
 
-    `payload` is a serialised `Point` with attributes, content hash and image URI only. The attributes are decoded
-    when a filter first looks at them.
+    `payload` is a serialised `Point` with attributes, content hash and image URI only.
     """
 
-    __slots__ = ("_attributes", "image_id", "payload", "product_id", "version")
+    __slots__ = ("image_id", "payload", "product_id", "version")
 
-    def __init__(
-        self, product_id: str, image_id: str, version: int, payload: bytes, decoded: dict[str, Value] | None = None
-    ) -> None:
+    def __init__(self, product_id: str, image_id: str, version: int, payload: bytes) -> None:
         self.product_id = product_id
         self.image_id = image_id
         self.version = version
         self.payload = payload
-        self._attributes = decoded
 
-    @property
     def attributes(self) -> dict[str, Value]:
-        """The typed attributes."""
-        if self._attributes is None:
-            point = indexer_pb2.Point.FromString(self.payload)
-            self._attributes = _interned(attributes.map_from_proto(point.attributes))
-        return self._attributes
+        """Returns the typed attributes, decoded anew."""
+        return attributes.map_from_proto(indexer_pb2.Point.FromString(self.payload).attributes)
 
     def stamped(self, version: int) -> Record:
         """Returns the same record with another version."""
-        return Record(self.product_id, self.image_id, version, self.payload, self._attributes)
+        return Record(self.product_id, self.image_id, version, self.payload)
 
     def point(self) -> indexer_pb2.Point:
         """Returns the point as answered to callers, without its vector."""
@@ -77,6 +69,28 @@ class Remove:
     product_id: str
     image_id: str
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A checked change of attributes of an image, or of all images of a product where `image_id` is empty.
+
+    `changes` maps a name to its new value, or to None where the attribute goes; version as in `Put`.
+    """
+
+    product_id: str
+    image_id: str
+    version: int
+    changes: dict[str, common_pb2.AttributeValue | None]
+
+
+Operation: TypeAlias = Put | Remove | Update
+
+NOT_STORED = -1
+"""The outcome of an update whose key holds nothing."""
+
+TOO_MANY_ATTRIBUTES = -2
+"""The outcome of an update that would leave a point with more attributes than it may have."""
 
 
 def check_version(version: int, field: str) -> None:
@@ -132,14 +146,29 @@ def read_point(point: indexer_pb2.Point, spec: indexer_pb2.CollectionSpec) -> Pu
         raise InvalidArgumentError(
             f"point.image_uri has {size} bytes, at most {_MAX_URI_BYTES}", field="point.image_uri"
         )
-    decoded = _interned(attributes.map_from_proto(point.attributes, "point.attributes"))
+    attributes.map_from_proto(point.attributes, "point.attributes")  # checks them
     vector = read_vector(point.vector, spec, "point.vector")
     payload = indexer_pb2.Point(
         attributes=point.attributes, content_hash=point.content_hash, image_uri=point.image_uri
     ).SerializeToString()
-    return Put(Record(point.key.product_id, point.key.image_id, point.version, payload, decoded), vector)
+    return Put(Record(point.key.product_id, point.key.image_id, point.version, payload), vector)
 
 
-def _interned(decoded: dict[str, Value]) -> dict[str, Value]:
-    # Names repeat on every point of a collection.
-    return {sys.intern(name): value for name, value in decoded.items()}
+def read_update(update: indexer_pb2.AttributeUpdate, spec: indexer_pb2.CollectionSpec, field: str) -> Update:
+    """Checks a change of attributes.
+
+    Raises:
+        InvalidArgumentError, PreconditionError: A field breaks its limit; names it.
+    """
+    check_key(update.key, f"{field}.key", whole_product=True)
+    check_owner(update.key.product_id, spec, f"{field}.key.product_id")
+    check_version(update.version, f"{field}.version")
+    attributes.map_from_proto(update.set, f"{field}.set")  # checks them
+    if not update.set and not update.unset:
+        raise InvalidArgumentError(f"{field} neither sets nor unsets anything", field=field)
+    changes: dict[str, common_pb2.AttributeValue | None] = dict(update.set)
+    for name in update.unset:
+        if name in changes:
+            raise InvalidArgumentError(f"{field}.unset: {name[:80]!r} stands there twice, or in set too", field=field)
+        changes[name] = None
+    return Update(update.key.product_id, update.key.image_id, update.version, changes)

@@ -9,11 +9,12 @@ from pathlib import Path
 from services.indexer.records import Record
 from vitrine.v1 import indexer_pb2
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # Labels name rows of vectors and are never used twice: a point that is written again gets a new one, so that a label
 # found in a segment that was built earlier can be dead, but never somebody else. Vectors have a table of their own,
-# so that keys and attributes can be read without paging through them.
+# so that keys and attributes can be read without paging through them. `newer` says which attributes an update has set
+# (or removed) since the point was written, as JSON from name to version; mostly NULL.
 _SCHEMA = """
 CREATE TABLE state (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -28,6 +29,7 @@ CREATE TABLE points (
     version INTEGER NOT NULL,
     payload BLOB NOT NULL,
     checksum INTEGER NOT NULL,
+    newer TEXT,
     UNIQUE (product_id, image_id)
 );
 CREATE TABLE vectors (
@@ -58,6 +60,15 @@ def create_database(path: Path, spec: indexer_pb2.CollectionSpec) -> None:
         connection.close()  # the last connection moves the log into the database file and syncs it
 
 
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Brings a database of format 1 to the present one, all or nothing; others stay as they are."""
+    if connection.execute("PRAGMA user_version").fetchone() == (1,):
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ALTER TABLE points ADD COLUMN newer TEXT")
+        connection.execute("PRAGMA user_version=2")
+        connection.execute("COMMIT")
+
+
 def connect(path: Path, *, writer: bool = False) -> sqlite3.Connection:
     """Opens a database; a writer's commits are on disk when they return.
 
@@ -74,9 +85,9 @@ def connect(path: Path, *, writer: bool = False) -> sqlite3.Connection:
     return connection
 
 
-def checksum_of_record(record: Record) -> int:
+def checksum_of_record(record: Record, newer: str | None) -> int:
     """Returns the crc32 kept beside a point."""
-    head = f"{record.product_id}\0{record.image_id}\0{record.version}\0"
+    head = f"{record.product_id}\0{record.image_id}\0{record.version}\0{newer or ''}"
     return zlib.crc32(record.payload, zlib.crc32(head.encode()))
 
 

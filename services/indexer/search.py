@@ -11,23 +11,26 @@ rows of a segment are dead.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from services.indexer import metrics
-from services.indexer.blocks import Mask, Ordinals, Rows, Snapshot, View
+from services.indexer.blocks import Ordinals, Snapshot, View
+from services.indexer.columns import Mask, Rows
 from services.indexer.hnsw import GraphShortfallError
 from services.indexer.queries import Query
 from services.indexer.ranking import Candidates, Hit, best_rows, kth_product, rank
 from services.indexer.scoring import fast_scores
 from vitrine.vectors import FloatArray
 
-# Walking with a beam of b costs about as much as looking at 32 b rows. Measured on a segment of 16,384 x 256, one
-# thread: beam 64 0.13 ms, beam 512 1.0 ms, all rows 1.1 ms.
+# Measured on segments of 16,384 and 131,072 x 256 and of 60,000 x 784, one thread (docs/decisions/0009): walking with a
+# beam of b costs about as much as looking at 32 b rows that lie side by side; a row that lies alone costs two of those.
 _ROWS_PER_BEAM = 32
+_SCATTERED = 2
 
 
 @dataclass(slots=True)
@@ -41,6 +44,11 @@ class Stages:
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - started
         return now
+
+    def merge(self, seconds: Mapping[str, float]) -> None:
+        """Adds the times of another search."""
+        for stage, each in seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + each
 
 
 def search(
@@ -67,30 +75,24 @@ def search(
     """
     stages = Stages()
     searches = [_Search(snapshot, query, metric) for query in queries]
-    everything = [each for each in searches if each.query.condition is None]
     for view in snapshot.views:
         if not view.live_count:
             continue
-        check()
-        beam = max([ef, *(each.query.k for each in everything)])
-        if exact or view.unit.graph is None or not _worth_walking(view, beam):
-            _scan(view, everything, stages)
-        else:
-            _walk(view, everything, beam, stages)
-    for each in searches:
-        if each.query.condition is not None:
+        for group in _by_condition(searches):
             check()
-            each.scan_matches(stages)
+            _look(view, group, ef, exact, stages)
     answers = []
     for each in searches:
         while widen := each.unfinished(stages):
             check()
             for view, beam in widen:
-                if _worth_walking(view, beam):
-                    _walk(view, [each], beam, stages)
-                else:
-                    _scan(view, [each], stages)
-        answers.append(each.finish(stages))
+                _widen(view, each, beam, stages)
+        hits = each.finish(stages)
+        if hits is None:
+            deeper = replace(each.query, depth=2 * each.query.depth)
+            (hits,), seconds = search(snapshot, [deeper], metric=metric, ef=ef, exact=exact, check=check)
+            stages.merge(seconds)
+        answers.append(hits)
     return answers, stages.seconds
 
 
@@ -104,18 +106,25 @@ class _Search:
         self._excluded: Ordinals = np.fromiter(query.excluded, np.int32, len(query.excluded))
         self._found: dict[str, Candidates] = {}
         self._frontiers: dict[str, tuple[View, float, int]] = {}
+        self._matching: dict[str, Mask] = {}
 
-    def allowed(self, view: View) -> Mask | None:
-        """Returns which rows may be returned; None: all."""
-        everybody = view.live_count == view.length
-        if not len(self._excluded):
-            return None if everybody else view.live
-        kept = ~np.isin(view.products, self._excluded)
-        return kept if everybody else kept & view.live
+    def matching(self, view: View) -> Mask:
+        """Returns which rows are live and satisfy the filter."""
+        if self.query.condition is None:
+            return view.live
+        mask = self._matching.get(view.unit.name)
+        return self.query.condition.mask(view) if mask is None else mask
+
+    def remember(self, view: View, matching: Mask) -> None:
+        """Keeps what `matching` says of a view, so that nobody works it out again."""
+        self._matching[view.unit.name] = matching
 
     def take_scan(self, view: View, scores: FloatArray, rows: Rows | None) -> None:
-        """Takes the scores of `rows` (None: all) of a view; nothing of it is left then."""
+        """Takes the scores of `rows` (None: all) of a view, all those that match; nothing of it is left then."""
         products = view.products if rows is None else view.products[rows]
+        if len(self._excluded):
+            kept = np.flatnonzero(~np.isin(products, self._excluded))
+            scores, products, rows = scores[kept], products[kept], kept if rows is None else rows[kept]
         chosen = best_rows(scores, products, self.query, self.metric)
         self._found[view.unit.name] = Candidates(
             view, chosen if rows is None else rows[chosen], scores[chosen], products[chosen]
@@ -124,49 +133,92 @@ class _Search:
 
     def take_walk(self, view: View, rows: Rows, scores: FloatArray, beam: int) -> None:
         """Takes what a walk found, best first."""
-        allowed = self.allowed(view)
-        kept = slice(None) if allowed is None else allowed[rows]
-        self._found[view.unit.name] = Candidates(view, rows[kept], scores[kept], view.products[rows[kept]])
-        self._frontiers[view.unit.name] = (view, float(scores[-1]), beam)
-
-    def scan_matches(self, stages: Stages) -> None:
-        """Looks at exactly the rows that satisfy the filter."""
-        assert self.query.condition is not None
-        for view in self._snapshot.views:
-            started = time.perf_counter()
-            rows = self.query.condition.rows(view)
-            if len(self._excluded):
-                rows = rows[~np.isin(view.products[rows], self._excluded)]
-            started = stages.add("filter", started)
-            if len(rows):
-                scores = fast_scores(self.query.vector[np.newaxis], view.vectors[rows], self.metric)[0]
-                self.take_scan(view, scores, rows)
-            stages.add("scan", started)
+        frontier = float(scores[-1])
+        if self.query.condition is not None or view.live_count < view.length:
+            kept = self.matching(view)[rows]
+            rows, scores = rows[kept], scores[kept]
+        products = view.products[rows]
+        if len(self._excluded):
+            kept = ~np.isin(products, self._excluded)
+            rows, scores, products = rows[kept], scores[kept], products[kept]
+        self._found[view.unit.name] = Candidates(view, rows, scores, products)
+        self._frontiers[view.unit.name] = (view, frontier, beam)
 
     def unfinished(self, stages: Stages) -> list[tuple[View, int]]:
         """Returns the views that may hold a better product than the k-th found, and the beam to walk them with."""
         started = time.perf_counter()
         if not self._frontiers:
             return []
-        floor = max(kth_product(list(self._found.values()), self.query.k), self.query.min_score)
+        floor = max(kth_product(list(self._found.values()), self.query.depth), self.query.min_score)
         wider = [(view, 2 * beam) for view, frontier, beam in self._frontiers.values() if frontier > floor]
         stages.add("rank", started)
         return wider
 
-    def finish(self, stages: Stages) -> list[Hit]:
+    def finish(self, stages: Stages) -> list[Hit] | None:
+        """Returns the answer; None where it takes a deeper look."""
         started = time.perf_counter()
         hits = rank(list(self._found.values()), self.query, self.metric)
         stages.add("rank", started)
-        return hits
+        if self.query.after is None:
+            return hits
+        page = [hit for hit in hits if self.query.after < hit.position][: self.query.k]
+        # New products may have come in before the page; the depth that was enough last time then falls short.
+        return None if len(page) < self.query.k and len(hits) == self.query.depth else page
+
+
+def _by_condition(searches: Sequence[_Search]) -> list[list[_Search]]:
+    """Returns the searches in groups that share a filter."""
+    groups: dict[int, list[_Search]] = {}
+    for each in searches:
+        groups.setdefault(id(each.query.condition), []).append(each)
+    return list(groups.values())
+
+
+def _look(view: View, searches: Sequence[_Search], ef: int, exact: bool, stages: Stages) -> None:
+    """Looks at a view for the first time, for searches that share a filter: the planner's choice."""
+    beam = max(ef, *(each.query.depth for each in searches))
+    condition = searches[0].query.condition
+    if condition is None:
+        if not exact and _worth_walking(view, beam):
+            metrics.PLANS.labels("walk").inc(len(searches))
+            _walk(view, searches, beam, stages)
+        else:
+            metrics.PLANS.labels("scan").inc(len(searches))
+            _scan(view, searches, None, stages)
+        return
+    started = time.perf_counter()
+    matching = condition.mask(view)
+    matches = int(np.count_nonzero(matching))
+    stages.add("filter", started)
+    if not matches:
+        return
+    # A share of what a walk finds matches; so many more are fetched that enough of them do.
+    fetched = math.ceil(beam * view.length / matches)
+    if not exact and view.unit.graph is not None and fetched * _ROWS_PER_BEAM <= _SCATTERED * matches:
+        metrics.PLANS.labels("over_fetch").inc(len(searches))
+        for each in searches:
+            each.remember(view, matching)
+        _walk(view, searches, fetched, stages)
+    else:
+        metrics.PLANS.labels("scan_matches").inc(len(searches))
+        _scan(view, searches, matching, stages)
+
+
+def _widen(view: View, search: _Search, beam: int, stages: Stages) -> None:
+    """Looks at a view again, further than before."""
+    matching = None if search.query.condition is None else search.matching(view)
+    worth = view.length if matching is None else min(view.length, _SCATTERED * int(np.count_nonzero(matching)))
+    if beam * _ROWS_PER_BEAM <= worth:
+        _walk(view, [search], beam, stages)
+    else:
+        _scan(view, [search], matching, stages)
 
 
 def _worth_walking(view: View, beam: int) -> bool:
     return view.unit.graph is not None and beam * _ROWS_PER_BEAM <= view.length
 
 
-def _walk(view: View, searches: list[_Search], beam: int, stages: Stages) -> None:
-    if not searches:
-        return
+def _walk(view: View, searches: Sequence[_Search], beam: int, stages: Stages) -> None:
     started = time.perf_counter()
     assert view.unit.graph is not None
     try:
@@ -174,23 +226,25 @@ def _walk(view: View, searches: list[_Search], beam: int, stages: Stages) -> Non
     except GraphShortfallError:
         metrics.GRAPH_FALLBACKS.inc()
         stages.add("graph", started)
-        _scan(view, searches, stages)
+        _scan(view, searches, None if searches[0].query.condition is None else searches[0].matching(view), stages)
         return
     for each, own_rows, own_scores in zip(searches, rows, scores, strict=True):
         each.take_walk(view, own_rows, own_scores, beam)
     stages.add("graph", started)
 
 
-def _scan(view: View, searches: list[_Search], stages: Stages) -> None:
-    if not searches:
-        return
+def _scan(view: View, searches: Sequence[_Search], matching: Mask | None, stages: Stages) -> None:
+    """Looks at all live rows, or at those of `matching`."""
     started = time.perf_counter()
-    scores = fast_scores(np.stack([each.query.vector for each in searches]), view.vectors, searches[0].metric)
+    queries = np.stack([each.query.vector for each in searches])
+    mask = view.live if matching is None else matching
+    count = int(np.count_nonzero(mask))
+    rows = None if count == view.length else np.flatnonzero(mask)
+    if rows is None or count * _SCATTERED >= view.length:  # cheaper to look at all of them, side by side
+        scores = fast_scores(queries, view.vectors, searches[0].metric)
+        scores = scores if rows is None else scores[:, rows]
+    else:
+        scores = fast_scores(queries, view.vectors[rows], searches[0].metric)
     for each, own in zip(searches, scores, strict=True):
-        allowed = each.allowed(view)
-        if allowed is None:
-            each.take_scan(view, own, None)
-        else:
-            rows = np.flatnonzero(allowed)
-            each.take_scan(view, own[rows], rows)
+        each.take_scan(view, own, rows)
     stages.add("scan", started)

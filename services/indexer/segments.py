@@ -7,6 +7,7 @@ manifest, so that a segment is either exactly what was built or set aside.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from services.indexer.hnsw import Graph, build_graph
 from services.indexer.manifest import SegmentEntry
 from vitrine.vectors import FloatArray
 
-_GRAPH, _VECTORS, _LABELS = "graph.hnsw", "vectors.npy", "labels.npy"
+_GRAPH, _VECTORS, _LABELS = "graph.npz", "vectors.npy", "labels.npy"
 _FILES = (_GRAPH, _VECTORS, _LABELS)
 DAMAGED_SUFFIX = ".damaged"
 
@@ -47,6 +48,7 @@ def write_segment(
     m: int,
     ef_construction: int,
     threads: int,
+    report: Callable[[int], None] = lambda _: None,
 ) -> SegmentEntry:
     """Builds a segment in `scratch` (a folder not there yet) and moves it to `target`, on disk when it returns.
 
@@ -59,9 +61,18 @@ def write_segment(
         m: HNSW links a node.
         ef_construction: HNSW build beam.
         threads: To build with.
+        report: Called with the rows built so far, now and then.
     """
     scratch.mkdir(parents=True)
-    build_graph(vectors, scratch / _GRAPH, metric=metric, m=m, ef_construction=ef_construction, threads=threads)
+    build_graph(
+        vectors,
+        scratch / _GRAPH,
+        metric=metric,
+        m=m,
+        ef_construction=ef_construction,
+        threads=threads,
+        report=report,
+    )
     np.save(scratch / _VECTORS, vectors)
     np.save(scratch / _LABELS, labels)
     for name in _FILES:

@@ -20,14 +20,16 @@ from services.indexer.records import Remove, check_owner, check_version
 from services.indexer.registry import Registry
 from services.indexer.settings import IndexerSettings
 from services.indexer.specs import check_spec
+from services.indexer.updates import answer_updates, read_updates
 from services.indexer.upserts import UpsertStream
 from services.runtime.interceptor import Context
-from vitrine.errors import DeadlineError, UnimplementedError
+from vitrine.errors import DeadlineError
 from vitrine.keys import check_key
 from vitrine.v1 import common_pb2, indexer_pb2, indexer_pb2_grpc
 
 _MAX_DELETE_KEYS = 10_000
 _MAX_GET_KEYS = 1_000
+_MAX_UPDATES = 10_000
 
 # Queries that one thread answers together: enough to share the reading of the vectors, few enough for the scores of a
 # whole block to stay in the processor's cache.
@@ -71,19 +73,23 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
         self, request: indexer_pb2.ListCollectionsRequest, context: Context
     ) -> indexer_pb2.ListCollectionsResponse:
         """Lists all collections by name."""
-        infos = await asyncio.gather(*(self._in_thread(each.info) for each in self._registry.all()))
+        infos = await asyncio.gather(
+            *(self._in_thread(partial(self._registry.info, each)) for each in self._registry.all())
+        )
         return indexer_pb2.ListCollectionsResponse(collections=infos)
 
     async def DescribeCollection(
         self, request: indexer_pb2.DescribeCollectionRequest, context: Context
     ) -> indexer_pb2.DescribeCollectionResponse:
         """Describes one collection."""
-        info = await self._in_thread(self._registry.get(request.collection).info)
+        collection = self._registry.get(request.collection)
+        info = await self._in_thread(partial(self._registry.info, collection))
         return indexer_pb2.DescribeCollectionResponse(collection=info)
 
     async def SetAlias(self, request: indexer_pb2.SetAliasRequest, context: Context) -> indexer_pb2.SetAliasResponse:
-        """Not in this version."""
-        raise UnimplementedError("SetAlias is not in this version")
+        """Points an alias at a collection, or removes it."""
+        previous = await self._registry.set_alias(request.alias, request.collection)
+        return indexer_pb2.SetAliasResponse(previous_collection=previous)
 
     async def Upsert(
         self, request_iterator: AsyncIterator[indexer_pb2.UpsertRequest], context: Context
@@ -96,8 +102,13 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
     async def UpdateAttributes(
         self, request: indexer_pb2.UpdateAttributesRequest, context: Context
     ) -> indexer_pb2.UpdateAttributesResponse:
-        """Not in this version."""
-        raise UnimplementedError("UpdateAttributes is not in this version")
+        """Changes attributes."""
+        collection = self._registry.get(request.collection)
+        check_count("updates", len(request.updates), 1, _MAX_UPDATES)
+        checked = await self._check(request, partial(read_updates, request.updates, collection.spec))
+        response = await answer_updates(checked, collection.writer)
+        response.generation = response.generation or collection.snapshot.generation
+        return response
 
     async def Delete(self, request: indexer_pb2.DeleteRequest, context: Context) -> indexer_pb2.DeleteResponse:
         """Deletes points and products."""
@@ -148,6 +159,7 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
         response = merge_parts(parts, waited if request.min_generation else None)
         response.generation = snapshot.generation
         response.points = snapshot.points
+        response.collection = collection.name
         response.fingerprint = collection.spec.vector.fingerprint
         for timing in response.timings:
             metrics.SEARCH_STAGE_SECONDS.labels(timing.stage).observe(timing.seconds)
@@ -184,12 +196,13 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
         return indexer_pb2.CountResponse(points=points, products=products, generation=snapshot.generation)
 
     async def Snapshot(self, request: indexer_pb2.SnapshotRequest, context: Context) -> indexer_pb2.SnapshotResponse:
-        """Not in this version."""
-        raise UnimplementedError("Snapshot is not in this version")
+        """Copies a collection on the shard's own disk."""
+        return await self._registry.snapshots.take(self._registry.get(request.collection), request.name)
 
     async def Compact(self, request: indexer_pb2.CompactRequest, context: Context) -> indexer_pb2.CompactResponse:
-        """Not in this version."""
-        raise UnimplementedError("Compact is not in this version")
+        """Merges segments and drops dead rows."""
+        before, after = await self._registry.get(request.collection).compact()
+        return indexer_pb2.CompactResponse(segments_before=before, segments_after=after)
 
     async def _check(self, request: Message, check: Callable[[], Result]) -> Result:
         # Checking is cheap, but a request may name thousands of keys or vectors.

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from services.indexer.records import Put, Record, Remove
+from services.indexer.records import Operation, Record
 from services.indexer.rules import ArrivalClock
-from services.indexer.schema import SCHEMA_VERSION, checksum_of_record, checksum_of_vector, connect
+from services.indexer.schema import SCHEMA_VERSION, checksum_of_record, checksum_of_vector, connect, upgrade
 from services.indexer.transaction import Commit, Transaction
 from vitrine.errors import DataLossError, InternalError, NotFoundError, UnavailableError, VitrineError
 from vitrine.v1 import indexer_pb2
@@ -37,6 +37,7 @@ class Store:
         self._idle_readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(_MAX_IDLE_READERS)
         try:
             self._writer = connect(path, writer=True)
+            upgrade(self._writer)
             (version,) = self._writer.execute("PRAGMA user_version").fetchone()
             if version != SCHEMA_VERSION:
                 raise DataLossError(f"{path} has format version {version}, this program knows {SCHEMA_VERSION}")
@@ -46,7 +47,7 @@ class Store:
             raise DataLossError(f"{path} cannot be read: {error}") from None
         self.spec = indexer_pb2.CollectionSpec.FromString(spec)
 
-    def commit(self, operations: Sequence[Put | Remove]) -> Commit:
+    def commit(self, operations: Sequence[Operation]) -> Commit:
         """Applies operations in order, all or none; on disk when it returns.
 
         Raises:
@@ -148,10 +149,10 @@ class Reader:
 
     def _rows(self, condition: str, *arguments: str | int) -> list[tuple[int, Record]]:
         found = []
-        query = f"SELECT label, product_id, image_id, version, payload, checksum FROM points {condition}"  # noqa: S608
-        for label, product_id, image_id, version, payload, checksum in self._sql.execute(query, arguments):
+        query = f"SELECT label, product_id, image_id, version, payload, checksum, newer FROM points {condition}"  # noqa: S608
+        for label, product_id, image_id, version, payload, checksum, newer in self._sql.execute(query, arguments):
             record = Record(product_id, image_id, version, payload)
-            if checksum_of_record(record) != checksum:
+            if checksum_of_record(record, newer) != checksum:
                 raise DataLossError(f"the stored point {product_id!r}, {image_id!r} is damaged")
             found.append((label, record))
         return found

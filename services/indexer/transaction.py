@@ -6,9 +6,11 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from services.indexer.records import Put, Remove
+from services.indexer.overlay import Overlay
+from services.indexer.records import NOT_STORED, TOO_MANY_ATTRIBUTES, Operation, Put, Record, Remove, Update
 from services.indexer.rules import ArrivalClock, delete_wins, upsert_wins
 from services.indexer.schema import checksum_of_record, checksum_of_vector
+from vitrine.attributes import MAX_ATTRIBUTES
 
 
 @dataclass(slots=True)
@@ -17,11 +19,13 @@ class Commit:
 
     generation: int
     outcomes: list[int] = field(default_factory=list)
-    """For each operation: points stored (0: stale) or points deleted."""
+    """For each operation: points stored (0: stale), deleted or changed; or what `records` names."""
     added: dict[int, Put] = field(default_factory=dict)
     """By label, ascending; versions are final."""
     removed: list[int] = field(default_factory=list)
     """Labels that were live before and now are not."""
+    updated: dict[int, Record] = field(default_factory=dict)
+    """New records of labels that were live before and still are."""
     tombstones: int = 0
     """Tombstones stored after the commit."""
 
@@ -34,7 +38,7 @@ class Transaction:
         self._clock = clock
         self._commit = Commit(0, tombstones=tombstones)
 
-    def run(self, operations: Sequence[Put | Remove]) -> Commit:
+    def run(self, operations: Sequence[Operation]) -> Commit:
         """Applies operations in order and commits.
 
         Raises:
@@ -45,7 +49,7 @@ class Transaction:
         generation, self._next_label = self._sql.execute("SELECT generation, next_label FROM state").fetchone()
         before = self._sql.total_changes
         for each in operations:
-            self._commit.outcomes.append(self._put(each) if isinstance(each, Put) else self._remove(each))
+            self._commit.outcomes.append(self._apply(each))
         if self._sql.total_changes == before:  # everything was stale: nothing to make durable
             self._commit.generation = generation
             self._sql.execute("ROLLBACK")
@@ -56,12 +60,21 @@ class Transaction:
         self._sql.execute("COMMIT")
         return self._commit
 
+    def _apply(self, operation: Operation) -> int:
+        match operation:
+            case Put():
+                return self._put(operation)
+            case Remove():
+                return self._remove(operation)
+            case Update():
+                return self._update(operation)
+
     def _put(self, put: Put) -> int:
         record = put.record
         key = (record.product_id, record.image_id)
         version = record.version or self._clock.for_upsert()
         stored = self._sql.execute(
-            "SELECT label, version FROM points WHERE product_id = ? AND image_id = ?", key
+            "SELECT label, version, payload, newer FROM points WHERE product_id = ? AND image_id = ?", key
         ).fetchone()
         deleted = None
         if self._commit.tombstones:
@@ -70,8 +83,12 @@ class Transaction:
             ).fetchone()
         if not upsert_wins(version, stored[1] if stored else None, deleted):
             return 0
+        newer = None
         if stored:
             self._drop(stored[0])
+            if stored[3]:
+                overlay = Overlay(stored[2], stored[1], stored[3]).rewritten(record.payload, version)
+                record, newer = Record(*key, version, overlay.payload), overlay.newer
         if deleted is not None:  # the newer point now remembers for its image; a product's tombstone stays for others
             gone = self._sql.execute("DELETE FROM tombstones WHERE product_id = ? AND image_id = ?", key).rowcount
             self._commit.tombstones -= gone
@@ -79,8 +96,9 @@ class Transaction:
         label = self._next_label
         self._next_label += 1
         self._sql.execute(
-            "INSERT INTO points VALUES (?, ?, ?, ?, ?, ?)",
-            (label, *key, version, record.payload, checksum_of_record(record)),
+            "INSERT INTO points (label, product_id, image_id, version, payload, checksum, newer)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (label, *key, version, record.payload, checksum_of_record(record, newer), newer),
         )
         self._commit.added[label] = Put(record, put.vector)
         return 1
@@ -99,6 +117,34 @@ class Transaction:
         if whole or len(losers) == len(rows):
             self._bury(remove, version)
         return len(losers)
+
+    def _update(self, update: Update) -> int:
+        version = update.version or self._clock.for_upsert()
+        rows = self._sql.execute(
+            "SELECT label, image_id, version, payload, newer FROM points"
+            " WHERE product_id = ?1 AND ?2 IN ('', image_id)",
+            (update.product_id, update.image_id),
+        ).fetchall()
+        if not rows:
+            return NOT_STORED
+        changed: list[tuple[int, Record, str | None]] = []
+        for label, image_id, stored, payload, newer in rows:
+            overlay = Overlay(payload, stored, newer)
+            if overlay.change(version, update.changes):
+                if overlay.size > MAX_ATTRIBUTES:
+                    return TOO_MANY_ATTRIBUTES
+                changed.append((label, Record(update.product_id, image_id, stored, overlay.payload), overlay.newer))
+        for label, record, remembered in changed:
+            self._sql.execute(
+                "UPDATE points SET payload = ?, checksum = ?, newer = ? WHERE label = ?",
+                (record.payload, checksum_of_record(record, remembered), remembered, label),
+            )
+            added = self._commit.added.get(label)
+            if added is None:
+                self._commit.updated[label] = record
+            else:
+                self._commit.added[label] = Put(record, added.vector)
+        return len(changed)
 
     def _bury(self, remove: Remove, version: int) -> None:
         product = remove.product_id
@@ -119,6 +165,7 @@ class Transaction:
 
     def _drop(self, label: int) -> None:
         self._sql.execute("DELETE FROM points WHERE label = ?", (label,))
+        self._commit.updated.pop(label, None)
         if self._commit.added.pop(label, None) is None:
             self._commit.removed.append(label)
 

@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
 
 from services.indexer import metrics
 from services.indexer.records import Put, read_point
-from services.indexer.registry import Registry
-from services.indexer.writer import Written
+from services.indexer.writer import GroupCommitWriter, Written
 from services.runtime.gate import Gate
 from vitrine.errors import InvalidArgumentError, UnavailableError, VitrineError, to_status
 from vitrine.v1 import indexer_pb2
 
 # Checking a point holds the event loop for some 20 us; other calls get their turn in between.
 _CHECKS_AT_A_TIME = 64
+
+
+class Target(Protocol):
+    """What a stream needs of a collection, whatever engine has it."""
+
+    @property
+    def spec(self) -> indexer_pb2.CollectionSpec:
+        """What the collection is."""
+
+    @property
+    def writer(self) -> GroupCommitWriter:
+        """Takes its points."""
+
+
+class Targets(Protocol):
+    """Finds collections."""
+
+    def get(self, name: str) -> Target:
+        """Returns a collection.
+
+        Raises:
+            InvalidArgumentError: There is no name.
+            NotFoundError: There is no such collection.
+        """
 
 
 class _Pending:
@@ -61,8 +85,16 @@ class _Pending:
 class UpsertStream:
     """Reads requests, submits their points, and yields their acks."""
 
-    def __init__(self, registry: Registry, max_points: int, draining: asyncio.Event) -> None:
+    def __init__(
+        self,
+        registry: Targets,
+        max_points: int,
+        draining: asyncio.Event,
+        read: Callable[[indexer_pb2.Point, indexer_pb2.CollectionSpec], Put] = read_point,
+    ) -> None:
+        """`read` checks a point; at most `max_points` are unacknowledged."""
         self._registry = registry
+        self._read_point = read
         self._budget = Gate(max_points)
         self._draining = draining
         self._collection: str | None = None
@@ -130,7 +162,7 @@ class UpsertStream:
             if index % _CHECKS_AT_A_TIME == _CHECKS_AT_A_TIME - 1:
                 await asyncio.sleep(0)
             try:
-                pending.accept(item.sequence, read_point(item.point, collection.spec))
+                pending.accept(item.sequence, self._read_point(item.point, collection.spec))
             except VitrineError as error:
                 pending.refuse(item.sequence, error)
         if pending.puts:

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 import structlog
 
 from services.indexer import metrics
-from services.indexer.records import Put, Remove
+from services.indexer.records import Operation
 from services.runtime.gate import Gate
 from vitrine.errors import InternalError, NotFoundError, VitrineError
 
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of the operations of one submission: points stored (0: stale) or deleted, each; same order."""
+    """What became of the operations of one submission: points stored (0: stale), deleted or changed, in their order."""
 
     outcomes: list[int]
     generation: int
@@ -34,7 +34,7 @@ class Written:
 class Sink(Protocol):
     """What the writer writes to; called on its thread only."""
 
-    def write(self, operations: Sequence[Put | Remove]) -> Written:
+    def write(self, operations: Sequence[Operation]) -> Written:
         """Stores operations durably, all or none, and makes them searchable.
 
         Raises:
@@ -44,7 +44,7 @@ class Sink(Protocol):
 
 @dataclass(slots=True)
 class _Submission:
-    operations: Sequence[Put | Remove]
+    operations: Sequence[Operation]
     answer: asyncio.Future[Written]
     arrived: float
 
@@ -69,7 +69,7 @@ class GroupCommitWriter:
         self._thread = threading.Thread(target=self._run, name=f"writer-{name}", daemon=True)
         self._thread.start()
 
-    async def write(self, operations: Sequence[Put | Remove]) -> Written:
+    async def write(self, operations: Sequence[Operation]) -> Written:
         """Returns once the operations are durable and searchable; they are never split over two commits.
 
         Raises:
@@ -78,7 +78,7 @@ class GroupCommitWriter:
         """
         return await (await self.submit(operations))
 
-    async def submit(self, operations: Sequence[Put | Remove]) -> asyncio.Future[Written]:
+    async def submit(self, operations: Sequence[Operation]) -> asyncio.Future[Written]:
         """Queues operations, waiting for room; the future says what became of them, as `write` does."""
         weight = len(operations)
         await self._room.enter(weight)

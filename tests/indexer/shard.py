@@ -24,6 +24,8 @@ class Shard:
         ports = Ports.free(1)
         self.port = ports.indexers[0]
         self.data = data
+        if "segment_points" in settings:  # as many segments as there were full blocks, unless a test wants merging
+            settings = {"max_segment_points": settings["segment_points"], **settings}
         environment = {
             "PORT": self.port,
             "METRICS_PORT": ports.metrics[self.port],
@@ -130,6 +132,13 @@ class Shard:
         """Waits until the collection serves `count` segments."""
         async with asyncio.timeout(timeout):
             while (info := await self.describe(collection)).segments != count:
+                await asyncio.sleep(0.05)
+        return info
+
+    async def until_fresh(self, most, collection="things", timeout=60.0):
+        """Waits until at most `most` points are searched exactly: until the full blocks have become segments."""
+        async with asyncio.timeout(timeout):
+            while (info := await self.describe(collection)).fresh_points > most:
                 await asyncio.sleep(0.05)
         return info
 

@@ -67,7 +67,7 @@ async def test_damaged_segments_are_set_aside_and_built_again(shard):
         before = await answers(running)
         _, folders = segment_files(running)
         await running.kill()
-        for seed, file in enumerate(("graph.hnsw", "vectors.npy", "labels.npy")):
+        for seed, file in enumerate(("graph.npz", "vectors.npy", "labels.npy")):
             flip_byte(folders[seed] / file, seed)
         shutil.rmtree(folders[3])
         await running.restart()
@@ -115,7 +115,7 @@ async def test_leftovers_of_a_crash_between_rename_and_manifest_are_removed(shar
         stray = shutil.copytree(folders[0], directory / "segments" / "0000000000000999-abcdef00")
         left = running.data / "scratch" / "half-built"
         left.mkdir()
-        (left / "graph.hnsw").write_bytes(b"half")
+        (left / "graph.npz").write_bytes(b"half")
         (directory / "manifest.json.tmp").write_bytes(b"half")
         await running.restart()
         assert not stray.exists()

@@ -14,6 +14,7 @@ from services.indexer.search import search
 from services.indexer.segments import load_segment, write_segment
 from services.indexer.transaction import Commit
 from tests.indexer.shard import random_vectors
+from vitrine.attributes import map_to_proto
 from vitrine.filters import parse
 from vitrine.v1 import indexer_pb2
 
@@ -35,7 +36,7 @@ class Index:
         if self.metric == COSINE:
             vector = vector / np.linalg.norm(vector)
         self.labels += 1
-        record = Record(product, image, 1, b"", attributes)
+        record = recorded(product, image, attributes)
         self._commit(added={self.labels: Put(record, vector.astype(np.float32))})
         self.live[self.labels] = (product, image, vector.astype(np.float64), attributes)
         return self.labels
@@ -45,22 +46,33 @@ class Index:
         for label in labels:
             del self.live[label]
 
+    def update(self, label, **attributes):
+        product, image, vector, _ = self.live[label]
+        self._commit(updated={label: recorded(product, image, attributes)})
+        self.live[label] = (product, image, vector, attributes)
+
     def build_segments(self):
-        for number, view in enumerate(self.memory.sealed_blocks()):
-            rows = np.flatnonzero(view.live)
-            target = self.path / f"segment-{number}-{self.labels}"
-            entry = write_segment(
-                target,
-                self.path / "scratch" / target.name,
-                view.labels[rows],
-                view.vectors[rows],
-                metric=self.metric,
-                m=16,
-                ef_construction=100,
-                threads=1,
-            )
-            segment = load_segment(target, entry, dim=DIM, metric=self.metric)
-            self.snapshot = self.memory.swap(view.unit.name, segment)
+        for view in self.snapshot.views[:-1]:
+            if view.unit.graph is None:
+                self.swap([view], self.built([view]))
+
+    def built(self, views):
+        """Returns a segment of the live points of units."""
+        target = self.path / f"{'-'.join(view.unit.name for view in views)}-{self.labels}"
+        entry = write_segment(
+            target,
+            self.path / "scratch" / target.name,
+            np.concatenate([view.labels[view.live] for view in views]),
+            np.concatenate([view.vectors[view.live] for view in views]),
+            metric=self.metric,
+            m=16,
+            ef_construction=100,
+            threads=1,
+        )
+        return load_segment(target, entry, dim=DIM, metric=self.metric)
+
+    def swap(self, views, segment):
+        self.snapshot = self.memory.swap([view.unit.name for view in views], segment)
 
     def search(self, vectors, k, *, ef=64, exact=False, condition=None, **fields):
         if self.metric == COSINE:
@@ -84,6 +96,10 @@ class Index:
 
     def _commit(self, **changes):
         self.snapshot = self.memory.apply(Commit(self.snapshot.generation + 1, **changes))
+
+
+def recorded(product, image, attributes):
+    return Record(product, image, 1, indexer_pb2.Point(attributes=map_to_proto(attributes)).SerializeToString())
 
 
 def keys(hits):
@@ -297,6 +313,6 @@ def test_a_graph_of_other_size_is_refused(tmp_path):
     for number, vector in enumerate(random_vectors(20, DIM)):
         index.add(f"p{number}", "i", vector)
     index.build_segments()
-    [graph] = tmp_path.glob("segment-*/graph.hnsw")
+    [graph] = tmp_path.glob("block-*/graph.npz")
     with pytest.raises(RuntimeError, match="expected 21"):
         Graph(graph, dim=DIM, metric=COSINE, count=21)

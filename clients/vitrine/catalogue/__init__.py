@@ -10,8 +10,11 @@ from vitrine.catalogue.columns import Column, ColumnType
 from vitrine.catalogue.products import Catalogue, ProductImage
 from vitrine.catalogue.queries import QueryPhoto, read_queries
 from vitrine.catalogue.table import CatalogueError, Problem
+from vitrine.catalogue.updates import AttributeChange, AttributeFile
 
 __all__ = [
+    "AttributeChange",
+    "AttributeFile",
     "Catalogue",
     "CatalogueError",
     "Column",

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitrine.attributes import Value
+from vitrine.catalogue.attributes import FieldError, check_types, parse_attributes
 from vitrine.catalogue.columns import Column, ColumnType, TypeGuess, split_list
-from vitrine.catalogue.table import CatalogueError, Problem, Row, Table
+from vitrine.catalogue.table import Problem, Row, Table
 from vitrine.errors import InvalidArgumentError
 from vitrine.keys import check_id
 
@@ -65,9 +66,7 @@ class Catalogue:
         self._version = version
         self._changed_ns = path.stat().st_mtime_ns
         names = [name for name in self._table.columns if name not in (ID_COLUMN, IMAGES_COLUMN)]
-        for name in types or {}:
-            if name not in names:
-                raise CatalogueError(f"{path} has no attribute column {name!r}; there are {', '.join(names) or 'none'}")
+        check_types(path, names, types or {})
         self.products = 0
         """Rows in the file."""
         self.images = 0
@@ -88,8 +87,8 @@ class Catalogue:
                 continue
             seen[row.fields[ID_COLUMN]] = row.number
             try:
-                attributes = self._attributes(row)
-            except _FieldError as error:
+                attributes = parse_attributes(self.columns, row.fields)
+            except FieldError as error:
                 yield self._problem(row, error.field, error.reason)
                 continue
             yield from self._images(row, attributes)
@@ -117,18 +116,6 @@ class Catalogue:
         if product_id in seen:
             return self._problem(row, ID_COLUMN, f"the same product_id as row {seen[product_id]}, which is kept")
         return None
-
-    def _attributes(self, row: Row) -> dict[str, Value]:
-        attributes: dict[str, Value] = {}
-        for column in self.columns:
-            text = row.fields[column.name]
-            if not text:
-                continue
-            try:
-                attributes[column.name] = column.type.parse(text)
-            except ValueError as error:
-                raise _FieldError(column.name, str(error)) from None
-        return attributes
 
     def _images(self, row: Row, attributes: dict[str, Value]) -> Iterator[ProductImage | Problem]:
         names = split_list(row.fields[IMAGES_COLUMN])
@@ -167,12 +154,3 @@ class Catalogue:
     def _problem(row: Row, field: str, reason: str, image: str = "") -> Problem:
         product_id = row.fields.get(ID_COLUMN, "").encode(errors="backslashreplace").decode()
         return Problem(row.number, product_id, image, field, reason)
-
-
-class _FieldError(Exception):
-    """A field that is not of its column's type."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
-        self.field = field
-        self.reason = reason

@@ -1,4 +1,4 @@
-"""The `vitrine` command: ingest, search, similar, status, evaluate."""
+"""The `vitrine` command: one module for each command or family of commands."""
 
 from __future__ import annotations
 

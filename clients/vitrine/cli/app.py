@@ -8,8 +8,20 @@ from typing import Annotated
 
 import typer
 
-from vitrine.cli import evaluate, ingest, search, status
-from vitrine.cli.environment import EXIT_FAILED, EXIT_INTERRUPTED, Addresses
+from vitrine.cli import (
+    alias,
+    attributes,
+    collections,
+    compare,
+    evaluate,
+    export,
+    ingest,
+    reshard,
+    search,
+    snapshot,
+    status,
+)
+from vitrine.cli.environment import EXIT_FAILED, EXIT_INTERRUPTED, Addresses, split_addresses
 from vitrine.cli.output import errors, explain
 
 app = typer.Typer(
@@ -24,6 +36,13 @@ app.command("search")(search.search_command)
 app.command("similar")(search.similar_command)
 app.command("status")(status.status_command)
 app.command("evaluate")(evaluate.evaluate_command)
+app.command("attributes")(attributes.attributes_command)
+app.add_typer(collections.app, name="collections")
+app.add_typer(alias.app, name="alias")
+app.command("compare-collections")(compare.compare_command)
+app.command("reshard")(reshard.reshard_command)
+app.command("snapshot")(snapshot.snapshot_command)
+app.command("export")(export.export_command)
 
 
 @app.callback()
@@ -38,16 +57,14 @@ def configure(
     indexers: Annotated[
         str,
         typer.Option(
-            help="Addresses of the index shards, in shard order, separated by commas; for ingest and evaluate.",
+            help="Addresses of the index shards, in shard order, separated by commas; for all but search, similar and "
+            "status.",
             envvar="VITRINE_CLI_INDEXERS",
         ),
     ] = "127.0.0.1:50060,127.0.0.1:50061",
 ) -> None:
     """Visual search for shops: a photo goes in, the products that look like it come out."""
-    shards = tuple(part.strip() for part in indexers.split(",") if part.strip())
-    if not shards:
-        raise typer.BadParameter("name at least one shard", param_hint="--indexers")
-    context.obj = Addresses(gateway, embedder, shards)
+    context.obj = Addresses(gateway, embedder, split_addresses(indexers, "--indexers"))
 
 
 def main() -> None:

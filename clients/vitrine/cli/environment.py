@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ import typer
 from vitrine.client import AsyncVitrine
 from vitrine.errors import InvalidArgumentError, NotFoundError, UnavailableError, VitrineError
 from vitrine.naming import named
+from vitrine.shards import ShardSet
 
 EXIT_INCOMPLETE = 1
 """Done, but not for everything: rows failed, queries went unanswered, a component is down."""
@@ -48,6 +49,28 @@ async def open_client(context: typer.Context) -> AsyncIterator[AsyncVitrine]:
             yield client
         except UnavailableError as error:
             raise UnavailableError(await _who_is_away(client, address, error)) from None
+
+
+@asynccontextmanager
+async def open_shards(addresses: Sequence[str]) -> AsyncIterator[ShardSet]:
+    """Opens channels to the shards at these addresses."""
+    shards = ShardSet(addresses)
+    try:
+        yield shards
+    finally:
+        await shards.close()
+
+
+def split_addresses(text: str, option: str) -> tuple[str, ...]:
+    """Returns the addresses in a list separated by commas.
+
+    Raises:
+        typer.BadParameter: There is none.
+    """
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not found:
+        raise typer.BadParameter("name at least one shard", param_hint=option)
+    return found
 
 
 async def _who_is_away(client: AsyncVitrine, address: str, error: UnavailableError) -> str:

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from vitrine.catalogue import Catalogue, ColumnType
+from vitrine.catalogue import Catalogue
+from vitrine.cli.columns import column_types
 from vitrine.cli.environment import EXIT_INCOMPLETE, Addresses, addresses
 from vitrine.cli.output import console, errors
 from vitrine.cli.progress import Meter
@@ -63,7 +64,7 @@ def ingest_command(
     ] = False,
 ) -> None:
     """Brings a collection up to date with a catalogue file; run it again to continue after an interruption."""
-    catalogue = Catalogue(file, types=_types(types or []), version=version)
+    catalogue = Catalogue(file, types=column_types(types or []), version=version)
     for column in catalogue.columns:
         if column.remark:
             errors.print(f"[yellow]note:[/] {escape(column.remark)}", highlight=False)
@@ -110,17 +111,3 @@ def _report(collection: str, summary: Summary, seconds: float) -> None:
     if summary.unchanged:
         parts.append(f"{summary.unchanged} there already")
     console.print(f"{collection}: {', '.join(parts)}, in {seconds:.1f} s", highlight=False)
-
-
-def _types(given: list[str]) -> dict[str, ColumnType]:
-    types: dict[str, ColumnType] = {}
-    for each in given:
-        name, _, kind = each.rpartition("=")
-        try:
-            types[name] = ColumnType(kind)
-        except ValueError:
-            known = ", ".join(each.value for each in ColumnType)
-            raise typer.BadParameter(
-                f"{each!r} is not COLUMN=TYPE with a type of {known}", param_hint="--type"
-            ) from None
-    return types

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from vitrine.attributes import Value
 from vitrine.catalogue import CatalogueError
+from vitrine.collections.progress import ProgressFileError
 from vitrine.errors import VitrineError
 from vitrine.evaluation import LeftBehindError
 from vitrine.ingest import FailedRowsError
@@ -38,7 +39,7 @@ def explain(error: BaseException) -> str | None:
     match error:
         case VitrineError():
             return escape(error.message)
-        case CatalogueError() | FailedRowsError() | LeftBehindError():
+        case CatalogueError() | FailedRowsError() | LeftBehindError() | ProgressFileError():
             return escape(str(error))
         case OSError():
             return escape(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))

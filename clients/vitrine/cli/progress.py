@@ -60,7 +60,7 @@ class Meter:
         if self._bar.disable and not self._quiet and now - self._last_line >= _LINE_SECONDS:
             self._last_line = now
             rate = done / (now - self._started)
-            left = f", {(self._total - done) / rate:.0f} s left" if done else ""
+            left = f", {(self._total - done) / rate:.0f} s left" if 0 < done <= self._total else ""
             errors.print(f"{self._what}: {done} of {self._total}, {rate:.0f}/s{left}", highlight=False)
 
     def say(self, line: str) -> None:

@@ -9,7 +9,18 @@ The tree itself is `filter.proto`. `compile_filter` gives the same answers as `m
 
 from __future__ import annotations
 
-from vitrine.filters.evaluate import Predicate, compile_filter, matches
+from vitrine.filters.evaluate import (
+    Limit,
+    Predicate,
+    Scalar,
+    Test,
+    any_of_test,
+    compile_filter,
+    matches,
+    range_limits,
+    range_test,
+    wanted_values,
+)
 from vitrine.filters.limits import MAX_LEVELS, MAX_NODES, MAX_TEXT_BYTES, MAX_VALUES, validate
 from vitrine.filters.parser import parse
 
@@ -18,9 +29,16 @@ __all__ = [
     "MAX_NODES",
     "MAX_TEXT_BYTES",
     "MAX_VALUES",
+    "Limit",
     "Predicate",
+    "Scalar",
+    "Test",
+    "any_of_test",
     "compile_filter",
     "matches",
     "parse",
+    "range_limits",
+    "range_test",
     "validate",
+    "wanted_values",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from vitrine import attributes
@@ -12,8 +12,12 @@ from vitrine.v1 import common_pb2, filter_pb2
 
 Predicate: TypeAlias = Callable[[Mapping[str, Value]], bool]
 
-_Scalar: TypeAlias = str | int | float | bool
-_Test: TypeAlias = Callable[[_Scalar], bool]
+Scalar: TypeAlias = str | int | float | bool
+Test: TypeAlias = Callable[[Scalar], bool]
+"""Tells whether a value that is no list satisfies a comparison; a list does where one of its elements does."""
+
+Limit: TypeAlias = tuple[str, Scalar]
+"""One side of a range: `gt`, `gte`, `lt` or `lte`, and the bound."""
 
 # Values of different kinds never match, except that int64 and double are both numbers. Python would also take True
 # for 1, so a value is compared together with its kind. (int and float compare exactly in Python, at any size.)
@@ -45,16 +49,16 @@ def compile_filter(condition: filter_pb2.Filter) -> Predicate:
             inner = compile_filter(condition.negate)
             return lambda point: not inner(point)
         case "any_of":
-            return _on_attribute(condition.any_of.attribute, _any_of(condition.any_of))
+            return _on_attribute(condition.any_of.attribute, any_of_test(wanted_values(condition.any_of)))
         case "range":
-            return _on_attribute(condition.range.attribute, _in_range(condition.range))
+            return _on_attribute(condition.range.attribute, range_test(range_limits(condition.range)))
         case "exists":
             name = condition.exists.attribute
             return lambda point: name in point
     raise ValueError("an unset filter node; validate() refuses those")
 
 
-def _on_attribute(name: str, test: _Test) -> Predicate:
+def _on_attribute(name: str, test: Test) -> Predicate:
     def holds(point: Mapping[str, Value]) -> bool:
         value = point.get(name)
         if value is None:
@@ -66,26 +70,35 @@ def _on_attribute(name: str, test: _Test) -> Predicate:
     return holds
 
 
-def _any_of(any_of: filter_pb2.AnyOf) -> _Test:
-    wanted = frozenset((_KINDS[type(value)], value) for value in map(_scalar, any_of.values))
+def wanted_values(any_of: filter_pb2.AnyOf) -> list[Scalar]:
+    """Returns the values of an any-of node."""
+    return [_scalar(value) for value in any_of.values]
+
+
+def any_of_test(values: Iterable[Scalar]) -> Test:
+    """Returns the test of an any-of node with these values."""
+    wanted = frozenset((_KINDS[type(value)], value) for value in values)
     return lambda value: (_KINDS[type(value)], value) in wanted
 
 
-def _in_range(bounds: filter_pb2.Range) -> _Test:
-    limits: list[tuple[Callable[[Any, Any], bool], str, _Scalar]] = []
-    for side in (bounds.WhichOneof("lower"), bounds.WhichOneof("upper")):
-        if side is not None:
-            limit = _scalar(getattr(bounds, side))
-            limits.append((_OPERATORS[side], _KINDS[type(limit)], limit))
+def range_limits(bounds: filter_pb2.Range) -> list[Limit]:
+    """Returns the one or two limits of a range node."""
+    sides = (bounds.WhichOneof("lower"), bounds.WhichOneof("upper"))
+    return [(side, _scalar(getattr(bounds, side))) for side in sides if side is not None]
 
-    def test(value: _Scalar) -> bool:
+
+def range_test(limits: Iterable[Limit]) -> Test:
+    """Returns the test of a range node with these limits."""
+    checks = [(_OPERATORS[side], _KINDS[type(bound)], bound) for side, bound in limits]
+
+    def test(value: Scalar) -> bool:
         kind = _KINDS[type(value)]
-        return all(kind == limit_kind and compare(value, limit) for compare, limit_kind, limit in limits)
+        return all(kind == bound_kind and compare(value, bound) for compare, bound_kind, bound in checks)
 
     return test
 
 
-def _scalar(value: common_pb2.AttributeValue) -> _Scalar:
+def _scalar(value: common_pb2.AttributeValue) -> Scalar:
     plain = attributes.from_proto(value)
     assert not isinstance(plain, list)
     return plain

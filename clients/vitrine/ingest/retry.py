@@ -39,8 +39,15 @@ def may_retry(error: VitrineError) -> bool:
     return isinstance(error, UnavailableError | OverloadedError | CancelledCallError | DeadlineError)
 
 
-async def retrying(call: Callable[[], Awaitable[Answer]], backoff: Backoff) -> Answer:
-    """Calls until it succeeds or trying again is no use; raises the last error."""
+async def retrying(
+    call: Callable[[], Awaitable[Answer]],
+    backoff: Backoff,
+    waiting: Callable[[VitrineError, float], None] = lambda error, seconds: None,
+) -> Answer:
+    """Calls until it succeeds or trying again is no use; raises the last error.
+
+    `waiting` hears of each error after which the call is made again in so many seconds.
+    """
     attempt = 1
     while True:
         try:
@@ -49,5 +56,6 @@ async def retrying(call: Callable[[], Awaitable[Answer]], backoff: Backoff) -> A
             delay = backoff.delay(attempt, error)
             if delay is None:
                 raise
+            waiting(error, delay)
         attempt += 1
         await asyncio.sleep(delay)

@@ -1,0 +1,67 @@
+"""`python -m bench.peers.milvus_server FOLDER PORT`: Milvus standalone from the PyPI package `milvus`, in this process.
+
+The package unpacks its binary and writes its configuration under FOLDER; then this process becomes the server, so that
+whoever started it can signal and pin it, and it ends with its parent. Its other ports are free ones, those of the etcd
+within it too, which knows no other way to be told than a file of its own: a Milvus that runs here already is not in
+the way.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import sys
+from pathlib import Path
+
+import milvus
+
+
+def main() -> None:
+    """Command line entry."""
+    folder, port = Path(sys.argv[1]), int(sys.argv[2])
+    ports = _free_ports(14, but=port)
+    config = milvus.MilvusServerConfig(data_dir=str(folder))
+    others = [name for name in config.configurable_items if name.endswith("_port") and name != "proxy_port"]
+    config.update(proxy_port=port, **dict(zip(others, ports, strict=False)))
+    config.resolve()
+    etcd = folder / "configs" / "etcd.yaml"
+    etcd.write_text(_etcd_config(folder, int(config.get("etcd_port")), ports[-2]))
+    milvus._initialize_data_files(str(folder))
+    binary = folder / "bin" / "milvus"
+    environment = {
+        **os.environ,
+        "DEPLOY_MODE": "STANDALONE",
+        "ETCD_CONFIG_PATH": str(etcd),
+        "METRICS_PORT": str(ports[-1]),
+        "MILVUS_RUN_DIR": str(folder / "run"),
+        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, (str(binary.parent), os.environ.get("LD_LIBRARY_PATH")))),
+    }
+    os.chdir(folder)
+    os.execve(binary, [str(binary), "run", "standalone"], environment)
+
+
+def _etcd_config(folder: Path, client_port: int, peer_port: int) -> str:
+    client, peer = f"http://127.0.0.1:{client_port}", f"http://127.0.0.1:{peer_port}"
+    return (
+        f"name: default\ndata-dir: {folder / 'data' / 'etcd.data'}\n"
+        f"listen-client-urls: {client}\nadvertise-client-urls: {client}\n"
+        f"listen-peer-urls: {peer}\ninitial-advertise-peer-urls: {peer}\ninitial-cluster: default={peer}\n"
+    )
+
+
+def _free_ports(count: int, but: int) -> list[int]:
+    found: list[int] = []
+    for number in random.sample(range(15_000, 31_000), 1_000):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", number))
+            except OSError:
+                continue
+        if number != but and len(found) < count:
+            found.append(number)
+    return found
+
+
+if __name__ == "__main__":
+    main()
