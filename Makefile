@@ -28,10 +28,10 @@ demo: $(VENV)/.run $(MODEL) ## The same, but ends after the search
 	@$(BIN)/python -m services.local demo
 
 test: $(VENV)/.dev $(MODEL) ## Runs the test suite (under 10 minutes)
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
+	$(BIN)/python -m pytest -m "not slow and not milvus" $(PYTEST)
 
-test-slow: $(VENV)/.dev $(MODEL) ## Runs crash cycles, chaos and soak tests
-	$(BIN)/python -m pytest -m slow --timeout 1800 $(PYTEST)
+test-slow: $(VENV)/.dev $(VENV)/.milvus $(MODEL) ## Runs crash cycles, chaos and soak tests, and those on a Milvus server
+	$(BIN)/python -m pytest -m "slow or milvus" --timeout 1800 $(PYTEST)
 
 lint: $(VENV)/.dev ## Checks format, style, types and contracts
 	$(BIN)/ruff format --check .
@@ -53,6 +53,7 @@ model: $(MODEL) ## Builds the ONNX embedder from its published weights
 bench: $(VENV)/.bench $(MODEL) ## Runs the benchmarks
 	$(BIN)/python -m bench.end_to_end
 	$(BIN)/python -m bench.embedder
+	$(BIN)/python -m bench.index
 
 eval: $(VENV)/.run $(MODEL) ## Search quality on the sample catalogue (CATALOGUE=dir for another)
 	$(BIN)/python -m evaluate $(CATALOGUE)

@@ -57,7 +57,7 @@ def answer_queries(
     check()
     found, stages = search(snapshot, queries, metric=metric, ef=ef, exact=exact, check=check)
     started = time.perf_counter()
-    results = [_result(query, hits, with_attributes) for query, hits in zip(queries, found, strict=True)]
+    results = [query_result(query, hits, with_attributes) for query, hits in zip(queries, found, strict=True)]
     return Part(results, {"queue": queued, **stages, "answer": time.perf_counter() - started})
 
 
@@ -71,7 +71,8 @@ def merge_parts(parts: Sequence[Part], waited: float | None) -> indexer_pb2.Inde
     )
 
 
-def _result(query: Query, hits: Sequence[Hit], with_attributes: bool) -> indexer_pb2.VectorQueryResult:
+def query_result(query: Query, hits: Sequence[Hit], with_attributes: bool) -> indexer_pb2.VectorQueryResult:
+    """Returns the answer to a query, with the token of its next page where that is asked for."""
     result = indexer_pb2.VectorQueryResult(
         hits=[_hit(hit, with_attributes) for hit in hits], exhausted=len(hits) < query.k
     )

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 
 from services.indexer.builds import BuildService
+from services.indexer.canary import Canary
 from services.indexer.layout import DataDir
 from services.indexer.registry import Registry
 from services.indexer.service import IndexerServicer
@@ -25,6 +26,7 @@ class IndexerApplication:
         self._settings = settings
         self._threads = ThreadPoolExecutor(settings.resolved_search_threads, "search")
         self._builds = BuildService()
+        self._canary = Canary(self._threads, settings.canary_seconds)
         self._data: DataDir | None = None
         self._registry: Registry | None = None
 
@@ -39,12 +41,13 @@ class IndexerApplication:
         await self._registry.open_all()
         self._builds.start()
         indexer_pb2_grpc.add_IndexerServicer_to_server(
-            IndexerServicer(self._registry, self._threads, self._settings, lifecycle.draining), server
+            IndexerServicer(self._registry, self._threads, self._canary, self._settings, lifecycle.draining), server
         )
 
     async def stop(self) -> None:
         """Stops the builder, commits what is queued and lets go of the data folder."""
         await self._builds.stop()
+        await self._canary.close()
         if self._registry is not None:
             await self._registry.close()
         self._threads.shutdown()

@@ -98,7 +98,8 @@ class BuildService:
                 await self._run(source, build)
             except Exception as error:  # whatever it was, the old units stay in service and others get their turn
                 await asyncio.to_thread(build.discard)
-                self._hold(source, build, error)
+                if source in self._sources:  # else dropped meanwhile, and its files with it
+                    self._hold(source, build, error)
             finally:
                 metrics.BUILDING_POINTS.set(0)
                 metrics.BUILT_POINTS.set(0)

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import structlog
 
-from services.indexer.schema import connect
+from services.indexer.schema import checksum_of_state, checksum_of_tombstone, connect
 from vitrine.errors import DataLossError
 
 _TABLES = ("state", "points", "tombstones")
+_FIRST_WITH_CHECKSUMS = 2  # of `state` and `tombstones`
 
 # https://www.sqlite.org/fileformat2.html#walformat and, for the shared memory, https://www.sqlite.org/walformat.html
 _WAL_MAGIC = 0x377F0682  # its last bit says that checksums are of big-endian words
@@ -47,10 +48,28 @@ def check_database(database: Path) -> None:
                 [(verdict,), *_] = connection.execute(f"PRAGMA integrity_check({table})").fetchall()
                 if verdict != "ok":
                     raise DataLossError(f"{database} is damaged: {verdict}")
+            _check_rows(connection, database)
         finally:
             connection.close()
     except (sqlite3.DatabaseError, OSError, UnicodeDecodeError) as error:
         raise DataLossError(f"{database} cannot be read: {error}") from None
+
+
+def _check_rows(connection: sqlite3.Connection, database: Path) -> None:
+    """Checks the rows that nobody checks when they are read."""
+    if connection.execute("PRAGMA user_version").fetchone() < (_FIRST_WITH_CHECKSUMS,):
+        return
+    for query, checksum_of in (
+        ("SELECT checksum, spec, generation, next_label FROM state", checksum_of_state),
+        ("SELECT checksum, product_id, image_id, version FROM tombstones", checksum_of_tombstone),
+    ):
+        for checksum, *values in connection.execute(query):
+            try:
+                healthy = checksum == checksum_of(*values)
+            except TypeError:  # of another type than was written
+                healthy = False
+            if not healthy:
+                raise DataLossError(f"{database} is damaged: a row of {query.split()[-1]} fails its checksum")
 
 
 class _Log:

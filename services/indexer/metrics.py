@@ -51,6 +51,17 @@ GRAPH_FALLBACKS = Counter(
     "vitrine_indexer_graph_fallbacks", "Segment searches answered exactly because the graph fell short."
 )
 
+CANARY_EXPECTED = Counter(
+    "vitrine_indexer_canary_expected",
+    "Products of the exact answers (10 best) to sampled live searches, by the share of points that the filter leaves.",
+    ("collection", "selectivity"),
+)
+CANARY_FOUND = Counter(
+    "vitrine_indexer_canary_found",
+    "Those of them that the live answers held: divided by expected, recall@10.",
+    ("collection", "selectivity"),
+)
+
 BUILD_SECONDS = Histogram(
     "vitrine_indexer_build_seconds",
     "Time to build and save one segment, by kind: seal (of full blocks), merge or purge (of dead rows).",

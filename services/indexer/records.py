@@ -169,6 +169,8 @@ def read_update(update: indexer_pb2.AttributeUpdate, spec: indexer_pb2.Collectio
     changes: dict[str, common_pb2.AttributeValue | None] = dict(update.set)
     for name in update.unset:
         if name in changes:
-            raise InvalidArgumentError(f"{field}.unset: {name[:80]!r} stands there twice, or in set too", field=field)
+            raise InvalidArgumentError(
+                f"{field}.unset: {name[:80]!r} stands there twice, or in set too", field=f"{field}.unset"
+            )
         changes[name] = None
     return Update(update.key.product_id, update.key.image_id, update.version, changes)

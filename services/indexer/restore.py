@@ -20,7 +20,7 @@ from services.indexer.files import DamagedFileError, link_or_copy, remove_tree, 
 from services.indexer.integrity import check_database
 from services.indexer.layout import CollectionFiles, DataDir
 from services.indexer.manifest import DamagedManifestError, SegmentEntry, load_manifest, save_manifest
-from services.indexer.schema import connect
+from services.indexer.schema import checksum_of_state, connect
 from services.indexer.snapshots import SnapshotInfo, load_snapshot_info
 from services.indexer.store import Store
 from services.runtime.server import StartError
@@ -136,12 +136,13 @@ def _check_database(
             [(verdict,), *_] = connection.execute("PRAGMA integrity_check(1)").fetchall()
             if verdict != "ok":
                 raise RestoreError(f"the database was damaged when the snapshot was taken: {verdict}")
-            [(stored,)] = connection.execute("SELECT spec FROM state").fetchall()
+            [(stored, *state)] = connection.execute("SELECT spec, generation, next_label FROM state").fetchall()
             spec = indexer_pb2.CollectionSpec.FromString(stored)
             if spec.name != info.collection:
                 raise RestoreError(f"the database is of collection {spec.name!r}, not of {info.collection!r}")
             spec.name = name
-            connection.execute("UPDATE state SET spec = ?", (spec.SerializeToString(),))
+            renamed = spec.SerializeToString()
+            connection.execute("UPDATE state SET spec = ?, checksum = ?", (renamed, checksum_of_state(renamed, *state)))
         finally:
             connection.close()
         return spec, _check_rows(database, info, report)

@@ -20,7 +20,8 @@ CREATE TABLE state (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     spec BLOB NOT NULL,
     generation INTEGER NOT NULL,
-    next_label INTEGER NOT NULL
+    next_label INTEGER NOT NULL,
+    checksum INTEGER
 );
 CREATE TABLE points (
     label INTEGER PRIMARY KEY,
@@ -42,6 +43,7 @@ CREATE TABLE tombstones (
     product_id TEXT NOT NULL,
     image_id TEXT NOT NULL,
     version INTEGER NOT NULL,
+    checksum INTEGER,
     PRIMARY KEY (product_id, image_id)
 ) WITHOUT ROWID;
 """
@@ -54,7 +56,8 @@ def create_database(path: Path, spec: indexer_pb2.CollectionSpec) -> None:
         connection.execute("PRAGMA page_size=8192")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.executescript(_SCHEMA)
-        connection.execute("INSERT INTO state VALUES (1, ?, 0, 1)", (spec.SerializeToString(),))
+        stored = spec.SerializeToString()
+        connection.execute("INSERT INTO state VALUES (1, ?, 0, 1, ?)", (stored, checksum_of_state(stored, 0, 1)))
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     finally:
         connection.close()  # the last connection moves the log into the database file and syncs it
@@ -65,6 +68,12 @@ def upgrade(connection: sqlite3.Connection) -> None:
     if connection.execute("PRAGMA user_version").fetchone() == (1,):
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ALTER TABLE points ADD COLUMN newer TEXT")
+        connection.create_function("checksum_of_state", 3, checksum_of_state)
+        connection.create_function("checksum_of_tombstone", 3, checksum_of_tombstone)
+        connection.execute("ALTER TABLE state ADD COLUMN checksum INTEGER")
+        connection.execute("UPDATE state SET checksum = checksum_of_state(spec, generation, next_label)")
+        connection.execute("ALTER TABLE tombstones ADD COLUMN checksum INTEGER")
+        connection.execute("UPDATE tombstones SET checksum = checksum_of_tombstone(product_id, image_id, version)")
         connection.execute("PRAGMA user_version=2")
         connection.execute("COMMIT")
 
@@ -94,3 +103,13 @@ def checksum_of_record(record: Record, newer: str | None) -> int:
 def checksum_of_vector(label: int, vector: bytes) -> int:
     """Returns the crc32 kept beside a vector."""
     return zlib.crc32(vector, zlib.crc32(label.to_bytes(8, "little")))
+
+
+def checksum_of_state(spec: bytes, generation: int, next_label: int) -> int:
+    """Returns the crc32 kept beside a collection's state."""
+    return zlib.crc32(spec, zlib.crc32(f"{generation}\0{next_label}\0".encode()))
+
+
+def checksum_of_tombstone(product_id: str, image_id: str, version: int) -> int:
+    """Returns the crc32 kept beside a tombstone."""
+    return zlib.crc32(f"{product_id}\0{image_id}\0{version}".encode())

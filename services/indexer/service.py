@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from functools import partial
 from typing import TypeVar
@@ -13,23 +13,27 @@ from google.protobuf.message import Message
 
 from services.indexer import metrics
 from services.indexer.answering import answer_queries, merge_parts
-from services.indexer.collection import Collection
+from services.indexer.canary import Canary
 from services.indexer.queries import check_count, read_filter, read_queries
 from services.indexer.reading import get_points, scan_page
-from services.indexer.records import Remove, check_owner, check_version
+from services.indexer.records import Remove, check_version
 from services.indexer.registry import Registry
+from services.indexer.requests import (
+    MAX_DELETE_KEYS,
+    MAX_GET_KEYS,
+    MAX_UPDATES,
+    WAIT_SHARE,
+    check_keys,
+    seconds_left,
+)
 from services.indexer.settings import IndexerSettings
 from services.indexer.specs import check_spec
 from services.indexer.updates import answer_updates, read_updates
 from services.indexer.upserts import UpsertStream
-from services.runtime.interceptor import Context
+from services.runtime.interceptor import Context, long_running
 from vitrine.errors import DeadlineError
 from vitrine.keys import check_key
-from vitrine.v1 import common_pb2, indexer_pb2, indexer_pb2_grpc
-
-_MAX_DELETE_KEYS = 10_000
-_MAX_GET_KEYS = 1_000
-_MAX_UPDATES = 10_000
+from vitrine.v1 import indexer_pb2, indexer_pb2_grpc
 
 # Queries that one thread answers together: enough to share the reading of the vectors, few enough for the scores of a
 # whole block to stay in the processor's cache.
@@ -38,9 +42,6 @@ _QUERIES_PER_THREAD = 16
 # Larger requests are checked in a thread.
 _CHECKED_AT_ONCE_BYTES = 64 * 2**10
 
-# How much of its time a call waits for `min_generation`; with the rest it can still say that it waited in vain.
-_WAIT_SHARE = 0.9
-
 Result = TypeVar("Result")
 
 
@@ -48,10 +49,16 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
     """Answers what `indexer.proto` promises."""
 
     def __init__(
-        self, registry: Registry, threads: Executor, settings: IndexerSettings, draining: asyncio.Event
+        self,
+        registry: Registry,
+        threads: Executor,
+        canary: Canary,
+        settings: IndexerSettings,
+        draining: asyncio.Event,
     ) -> None:
         self._registry = registry
         self._threads = threads
+        self._canary = canary
         self._settings = settings
         self._draining = draining
 
@@ -104,7 +111,7 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
     ) -> indexer_pb2.UpdateAttributesResponse:
         """Changes attributes."""
         collection = self._registry.get(request.collection)
-        check_count("updates", len(request.updates), 1, _MAX_UPDATES)
+        check_count("updates", len(request.updates), 1, MAX_UPDATES)
         checked = await self._check(request, partial(read_updates, request.updates, collection.spec))
         response = await answer_updates(checked, collection.writer)
         response.generation = response.generation or collection.snapshot.generation
@@ -114,7 +121,7 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
         """Deletes points and products."""
         collection = self._registry.get(request.collection)
         check_version(request.version, "version")
-        await self._check(request, partial(_check_keys, request.keys, collection, _MAX_DELETE_KEYS))
+        await self._check(request, partial(check_keys, request.keys, collection.spec, MAX_DELETE_KEYS))
         written = await collection.writer.write(
             [Remove(key.product_id, key.image_id, request.version) for key in request.keys]
         )
@@ -129,9 +136,9 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
         collection = self._registry.get(request.collection)
         queries = await self._check(request, partial(read_queries, request, collection.spec, collection.products))
         started = time.perf_counter()
-        longest = _seconds_left(context, self._settings.default_deadline_seconds)
+        longest = seconds_left(context, self._settings.default_deadline_seconds)
         try:
-            async with asyncio.timeout(longest * _WAIT_SHARE):
+            async with asyncio.timeout(longest * WAIT_SHARE):
                 await collection.wait_generation(request.min_generation)
         except TimeoutError:
             raise DeadlineError(
@@ -163,12 +170,15 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
         response.fingerprint = collection.spec.vector.fingerprint
         for timing in response.timings:
             metrics.SEARCH_STAGE_SECONDS.labels(timing.stage).observe(timing.seconds)
+        if not request.exact:
+            metric, name = collection.spec.vector.metric, collection.name
+            self._canary.consider(snapshot, queries[0], response.results[0], metric=metric, name=name)
         return response
 
     async def Get(self, request: indexer_pb2.IndexerGetRequest, context: Context) -> indexer_pb2.IndexerGetResponse:
         """Reads points by key."""
         collection = self._registry.get(request.collection)
-        await self._check(request, partial(_check_keys, request.keys, collection, _MAX_GET_KEYS))
+        await self._check(request, partial(check_keys, request.keys, collection.spec, MAX_GET_KEYS))
         return await self._in_thread(partial(get_points, collection, request.keys, with_vectors=request.with_vectors))
 
     async def Scan(self, request: indexer_pb2.ScanRequest, context: Context) -> AsyncIterator[indexer_pb2.ScanResponse]:
@@ -195,10 +205,12 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
             points, products = await self._in_thread(partial(read_filter(request.filter).count, snapshot))
         return indexer_pb2.CountResponse(points=points, products=products, generation=snapshot.generation)
 
+    @long_running
     async def Snapshot(self, request: indexer_pb2.SnapshotRequest, context: Context) -> indexer_pb2.SnapshotResponse:
         """Copies a collection on the shard's own disk."""
         return await self._registry.snapshots.take(self._registry.get(request.collection), request.name)
 
+    @long_running
     async def Compact(self, request: indexer_pb2.CompactRequest, context: Context) -> indexer_pb2.CompactResponse:
         """Merges segments and drops dead rows."""
         before, after = await self._registry.get(request.collection).compact()
@@ -211,15 +223,3 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         # Cancelled with the call; what has not started by then never does.
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-
-
-def _check_keys(keys: Sequence[common_pb2.PointKey], collection: Collection, most: int) -> None:
-    check_count("keys", len(keys), 1, most)
-    for index, key in enumerate(keys):
-        check_key(key, f"keys[{index}]", whole_product=True)
-        check_owner(key.product_id, collection.spec, f"keys[{index}].product_id")
-
-
-def _seconds_left(context: Context, longest: float) -> float:
-    remaining = context.time_remaining()
-    return longest if remaining is None else min(remaining, longest)

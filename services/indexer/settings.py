@@ -89,6 +89,12 @@ class IndexerSettings(ServiceSettings):
     default_ef_construction: int = Field(
         200, ge=16, le=2_000, description="HNSW build beam of collections that leave `hnsw.ef_construction` 0."
     )
+    canary_seconds: float = Field(
+        10.0,
+        ge=0,
+        description="Answer a live search exactly as well, at most so often, and count what it missed; 0: never. "
+        "Each costs a scan of all vectors: about 70 ms of one core for a million x 256.",
+    )
     max_collections: int = Field(64, ge=1, le=4_096, description="Collections of this shard at most.")
     engine: Literal["embedded", "milvus"] = Field(
         "embedded",

@@ -90,8 +90,8 @@ class Store:
     def close(self) -> None:
         """Closes the database; readers that are lent out close when they come back."""
         self._closed = True
-        self._writer.close()
         self._close_idle()
+        self._writer.close()  # last, so that it moves the log into the database
 
     def _take_back(self, connection: sqlite3.Connection) -> None:
         try:
@@ -143,7 +143,7 @@ class Reader:
     def vector(self, label: int) -> FloatArray:
         """Returns the vector of a live point: float32 of shape [dim]."""
         row = self._sql.execute("SELECT vector, checksum FROM vectors WHERE label = ?", (label,)).fetchone()
-        if row is None or checksum_of_vector(label, row[0]) != row[1]:
+        if row is None or type(row[0]) is not bytes or checksum_of_vector(label, row[0]) != row[1]:
             raise DataLossError(f"the stored vector of label {label} is {'missing' if row is None else 'damaged'}")
         return np.frombuffer(row[0], dtype="<f4").astype(np.float32)
 
@@ -152,7 +152,7 @@ class Reader:
         query = f"SELECT label, product_id, image_id, version, payload, checksum, newer FROM points {condition}"  # noqa: S608
         for label, product_id, image_id, version, payload, checksum, newer in self._sql.execute(query, arguments):
             record = Record(product_id, image_id, version, payload)
-            if checksum_of_record(record, newer) != checksum:
+            if type(payload) is not bytes or checksum_of_record(record, newer) != checksum:
                 raise DataLossError(f"the stored point {product_id!r}, {image_id!r} is damaged")
             found.append((label, record))
         return found
@@ -162,7 +162,8 @@ def _translate(error: sqlite3.Error) -> VitrineError:
     """Says whose fault a database error is; callers have stored nothing."""
     code = getattr(error, "sqlite_errorcode", None)
     primary = None if code is None else code & 0xFF
-    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    undecodable = code is None and type(error) is sqlite3.OperationalError  # text that is no UTF-8
+    if undecodable or primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return DataLossError(f"the collection's database is damaged: {error}")
     if primary in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
         return UnavailableError(f"the shard's disk refuses, nothing was stored: {error}")

@@ -9,8 +9,14 @@ from dataclasses import dataclass, field
 from services.indexer.overlay import Overlay
 from services.indexer.records import NOT_STORED, TOO_MANY_ATTRIBUTES, Operation, Put, Record, Remove, Update
 from services.indexer.rules import ArrivalClock, delete_wins, upsert_wins
-from services.indexer.schema import checksum_of_record, checksum_of_vector
+from services.indexer.schema import (
+    checksum_of_record,
+    checksum_of_state,
+    checksum_of_tombstone,
+    checksum_of_vector,
+)
 from vitrine.attributes import MAX_ATTRIBUTES
+from vitrine.errors import DataLossError
 
 
 @dataclass(slots=True)
@@ -43,10 +49,13 @@ class Transaction:
 
         Raises:
             sqlite3.Error: It was not committed; the caller rolls back.
+            DataLossError: A stored row that it builds on is damaged; the same.
         """
         self._sql.execute("BEGIN IMMEDIATE")
         # Read back, not remembered: after a failed commit the disk is what counts.
-        generation, self._next_label = self._sql.execute("SELECT generation, next_label FROM state").fetchone()
+        spec, generation, self._next_label = self._sql.execute(
+            "SELECT spec, generation, next_label FROM state"
+        ).fetchone()
         before = self._sql.total_changes
         for each in operations:
             self._commit.outcomes.append(self._apply(each))
@@ -56,7 +65,10 @@ class Transaction:
             return self._commit
         self._commit.generation = generation + 1
         self._write_vectors()
-        self._sql.execute("UPDATE state SET generation = ?, next_label = ?", (generation + 1, self._next_label))
+        state = (generation + 1, self._next_label)
+        self._sql.execute(
+            "UPDATE state SET generation = ?, next_label = ?, checksum = ?", (*state, checksum_of_state(spec, *state))
+        )
         self._sql.execute("COMMIT")
         return self._commit
 
@@ -74,7 +86,7 @@ class Transaction:
         key = (record.product_id, record.image_id)
         version = record.version or self._clock.for_upsert()
         stored = self._sql.execute(
-            "SELECT label, version, payload, newer FROM points WHERE product_id = ? AND image_id = ?", key
+            "SELECT label, version, payload, newer, checksum FROM points WHERE product_id = ? AND image_id = ?", key
         ).fetchone()
         deleted = None
         if self._commit.tombstones:
@@ -87,6 +99,7 @@ class Transaction:
         if stored:
             self._drop(stored[0])
             if stored[3]:
+                _check_stored(Record(*key, stored[1], stored[2]), stored[3], stored[4])
                 overlay = Overlay(stored[2], stored[1], stored[3]).rewritten(record.payload, version)
                 record, newer = Record(*key, version, overlay.payload), overlay.newer
         if deleted is not None:  # the newer point now remembers for its image; a product's tombstone stays for others
@@ -121,14 +134,15 @@ class Transaction:
     def _update(self, update: Update) -> int:
         version = update.version or self._clock.for_upsert()
         rows = self._sql.execute(
-            "SELECT label, image_id, version, payload, newer FROM points"
+            "SELECT label, image_id, version, payload, newer, checksum FROM points"
             " WHERE product_id = ?1 AND ?2 IN ('', image_id)",
             (update.product_id, update.image_id),
         ).fetchall()
         if not rows:
             return NOT_STORED
         changed: list[tuple[int, Record, str | None]] = []
-        for label, image_id, stored, payload, newer in rows:
+        for label, image_id, stored, payload, newer, checksum in rows:
+            _check_stored(Record(update.product_id, image_id, stored, payload), newer, checksum)
             overlay = Overlay(payload, stored, newer)
             if overlay.change(version, update.changes):
                 if overlay.size > MAX_ATTRIBUTES:
@@ -160,7 +174,8 @@ class Transaction:
             f"DELETE FROM tombstones WHERE product_id = ?1 AND {scope} AND version <= ?3",  # noqa: S608
             (product, remove.image_id, version),
         ).rowcount
-        self._sql.execute("INSERT INTO tombstones VALUES (?, ?, ?)", (product, remove.image_id, version))
+        tombstone = (product, remove.image_id, version)
+        self._sql.execute("INSERT INTO tombstones VALUES (?, ?, ?, ?)", (*tombstone, checksum_of_tombstone(*tombstone)))
         self._commit.tombstones += 1 - gone
 
     def _drop(self, label: int) -> None:
@@ -176,3 +191,13 @@ class Transaction:
             "INSERT INTO vectors VALUES (?, ?, ?)",
             ((label, vector, checksum_of_vector(label, vector)) for label, vector in packed),
         )
+
+
+def _check_stored(record: Record, newer: str | None, checksum: int) -> None:
+    """Refuses to build on a damaged row, which would give the damage a right checksum.
+
+    Raises:
+        DataLossError: It fails its checksum.
+    """
+    if checksum_of_record(record, newer) != checksum:
+        raise DataLossError(f"the stored point {record.product_id!r}, {record.image_id!r} is damaged")

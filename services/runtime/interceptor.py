@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 import structlog
@@ -26,6 +26,9 @@ _RETRY_AFTER_SECONDS = 0.1
 log = structlog.get_logger()
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+_Method = TypeVar("_Method", bound=Callable[..., Awaitable[Any]])
+_LONG_SECONDS = 3_600.0
 
 
 class InFlight:
@@ -90,6 +93,12 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
 
+def long_running(method: _Method) -> _Method:
+    """Marks a servicer's unary method as work that takes as long as its caller allows; an hour by default."""
+    method.__dict__["long_running"] = True
+    return method
+
+
 class _Wrapped:
     """One method handler with everything around it."""
 
@@ -129,14 +138,17 @@ class _Wrapped:
         return grpc.unary_unary_rpc_method_handler(self._unary(inner.unary_unary), **codec)
 
     def _unary(self, behaviour: Any) -> Any:
+        patient = getattr(behaviour, "long_running", False)
+
         async def call(request: Any, context: Context) -> Any:
             with _Call(self, context) as running:
                 running.enter()
+                longest = (context.time_remaining() or _LONG_SECONDS) if patient else self._deadline
                 try:
-                    async with asyncio.timeout(self._deadline):
+                    async with asyncio.timeout(longest):
                         response = await behaviour(self._count(request), context)
                 except TimeoutError:
-                    raise DeadlineError(f"not done within {self._deadline:g} s") from None
+                    raise DeadlineError(f"not done within {longest:g} s") from None
                 self._sent.inc()
                 return response
 

@@ -103,6 +103,14 @@ class Shard:
         request = indexer_pb2.DeleteRequest(collection=collection, keys=[key(*each) for each in keys], version=version)
         return await self.stub.Delete(request)
 
+    async def update(self, *updates, collection="things"):
+        return await self.stub.UpdateAttributes(
+            indexer_pb2.UpdateAttributesRequest(collection=collection, updates=updates)
+        )
+
+    async def compact(self, collection="things"):
+        return await self.stub.Compact(indexer_pb2.CompactRequest(collection=collection))
+
     async def search(self, vector, k=10, collection="things", **fields):
         """Searches with one query; returns (product, image, score) triples."""
         request_fields = {name: fields.pop(name) for name in ("ef", "exact", "min_generation") if name in fields}

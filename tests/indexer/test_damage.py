@@ -111,7 +111,7 @@ async def test_segment_files_that_are_cut_short_or_gone_are_noticed(shard):
     async with shard(segment_points=SEGMENT) as running:
         await running.create()
         await running.store([point(f"p{i}", "i", vector) for i, vector in enumerate(VECTORS)])
-        await running.until_fresh(len(VECTORS) % SEGMENT)
+        await running.until_fresh(SEGMENT - 1)
         [directory] = (running.data / "collections").iterdir()
         await running.supervisor.stop()
     entry = load_manifest(directory)[0]
@@ -211,7 +211,7 @@ async def test_a_shard_notices_damage_of_rows_indexes_and_vectors(shard):
             [point(f"p{i}", "i", vector, note=f"note-{i}-end") for i, vector in enumerate(VECTORS[:1_200])]
         )
         await running.store([point(product, "i", VECTORS[i], note=f"{product}!") for product, i in needles.items()])
-        await running.until_fresh(len(VECTORS) % SEGMENT)
+        await running.until_fresh(SEGMENT - 1)
         before = await running.search(VECTORS[5], k=10)
         in_segment, fresh = [
             each.vector.data for each in await running.get(("p5", "i"), ("another-one", "i"), with_vectors=True)
@@ -404,7 +404,7 @@ async def fills_up(running, disk):
     """The whole story of a full disk, on a shard with segments."""
     await running.create()
     await running.store([point(f"p{i}", "i", vector) for i, vector in enumerate(VECTORS)])
-    await running.until_fresh(len(VECTORS) % SEGMENT)
+    await running.until_fresh(SEGMENT - 1)
     disk.fill()
     count = 1_300 + await write_until_refused(running, 1_300)
     for number in range(3):

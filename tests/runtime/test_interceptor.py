@@ -7,7 +7,7 @@ import grpc
 import pytest
 from prometheus_client import REGISTRY
 
-from services.runtime.interceptor import InFlight, ServiceInterceptor
+from services.runtime.interceptor import InFlight, ServiceInterceptor, long_running
 from tests.watching import no_garbage_collection
 from vitrine.errors import (
     DeadlineError,
@@ -45,6 +45,11 @@ class Behaviour(indexer_pb2_grpc.IndexerServicer):
                     self.cancelled.set()
                     raise
         return indexer_pb2.CountResponse(points=7)
+
+    @long_running
+    async def Compact(self, request, context):
+        await asyncio.sleep(0.3)
+        return indexer_pb2.CompactResponse(segments_after=1)
 
     async def Scan(self, request, context):
         yield indexer_pb2.ScanResponse()
@@ -190,3 +195,12 @@ async def test_metrics_count_calls_by_code():
                 await stub.Count(count(name))
         after = {code: handled("Count", code) for code in before}
     assert {code: after[code] - before[code] for code in before} == {"OK": 1, "INVALID_ARGUMENT": 1, "INTERNAL": 1}
+
+
+async def test_long_running_methods_take_as_long_as_their_caller_allows():
+    async with serving(deadline=0.1) as (stub, _, _):
+        with pytest.raises(grpc.RpcError) as caught:
+            await stub.Count(count("slow"))
+        assert isinstance(from_rpc_error(caught.value), DeadlineError)
+        assert (await stub.Compact(indexer_pb2.CompactRequest(), timeout=20)).segments_after == 1
+        assert (await stub.Compact(indexer_pb2.CompactRequest())).segments_after == 1

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from services.indexer import metrics
-from services.indexer.answering import _result as to_result
+from services.indexer.answering import query_result as to_result
 from services.indexer.memory import ProductTable
 from services.indexer.milvus.client import Milvus
 from services.indexer.milvus.collection import MilvusCollection
@@ -29,7 +29,7 @@ from services.indexer.settings import IndexerSettings
 from services.indexer.specs import check_spec
 from services.indexer.updates import read_updates
 from services.indexer.upserts import UpsertStream
-from services.runtime.interceptor import Context
+from services.runtime.interceptor import Context, long_running
 from vitrine.errors import DeadlineError, UnimplementedError
 from vitrine.keys import check_key
 from vitrine.v1 import common_pb2, indexer_pb2, indexer_pb2_grpc
@@ -212,6 +212,7 @@ class MilvusServicer(indexer_pb2_grpc.IndexerServicer):
             f"{self._milvus.database!r} (deploy/milvus.md)"
         )
 
+    @long_running
     async def Compact(self, request: indexer_pb2.CompactRequest, context: Context) -> indexer_pb2.CompactResponse:
         """Lets Milvus compact its segments, and waits."""
         collection = self._registry.get(request.collection)
