@@ -107,7 +107,7 @@ async def crash_cycles(shard, cycles):
     rng = random.Random(seed)
     truth, clock = Truth(), [0]
     crashes_with_acks = 0
-    async with shard(segment_points=32, group_commit_ms=1) as running:
+    async with shard(segment_points=32, max_segment_points=1_000, group_commit_ms=1) as running:
         await running.create()
         for _ in range(cycles):
             before = len(truth.certain), clock[0]

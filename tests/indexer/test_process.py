@@ -49,7 +49,7 @@ async def test_a_folder_that_cannot_be_right_is_refused(tmp_path, file, content,
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"segment_points": 30_000}, "segment_points"),
+        ({"segment_points": 200_000}, "segment_points"),
         ({"max_stream_points": 9, "max_queued_points": 8}, "max_stream_points"),
         ({"no_such_setting": 1}, "VITRINE_INDEXER_NO_SUCH_SETTING"),
     ],
