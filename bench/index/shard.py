@@ -69,6 +69,7 @@ class Shard:
         if self._channel is not None:
             await self._channel.close()
         self._channel = open_channel(self.address)
+        await self._channel.channel_ready()  # gRPC may still be waiting to look for the process that was there before
         self.stub = indexer_pb2_grpc.IndexerStub(self._channel)
         return seconds
 

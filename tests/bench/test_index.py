@@ -270,6 +270,7 @@ async def test_filters_are_held_against_the_exact_answer(bench, data, shard):
     assert found["recall_min"]["vitrine"] > 0.9
 
 
+@pytest.mark.slow
 async def test_probes_go_on_while_points_are_written_and_found(bench, data, shard):
     found = await busy.measure(bench, data, shard)
     assert found["activities"][busy.IDLE][busy.SEARCHES]["calls"] >= 20
@@ -299,6 +300,7 @@ async def test_a_refused_search_fails_the_measurement(bench, data, shard):
         await bench.once(Ours(shard.address), [request])
 
 
+@pytest.mark.slow
 async def test_a_run_keeps_what_it_finds_and_says_what_it_did_not_measure(tmp_path, monkeypatch):
     monkeypatch.setattr("bench.peers.milvus.missing", lambda: "left out here")
     out = tmp_path / "out"

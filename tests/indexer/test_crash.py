@@ -129,7 +129,7 @@ async def test_sigkill_loses_nothing_acked(shard):
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
 async def test_sigkill_loses_nothing_acked_over_many_crashes(shard):
-    await crash_cycles(shard, cycles=150)
+    await crash_cycles(shard, cycles=300)
 
 
 async def test_a_kill_right_after_the_ack_of_one_point(shard):
