@@ -164,6 +164,7 @@ async def test_what_is_written_and_deleted_during_the_copy_arrives(two_and_three
     assert "title" not in updated
 
 
+@pytest.mark.slow
 async def test_an_interrupted_copy_continues(two_and_three, tmp_path):
     source, target = two_and_three
     await source.create()
@@ -196,6 +197,7 @@ async def test_an_interrupted_copy_continues(two_and_three, tmp_path):
     assert not file.exists()
 
 
+@pytest.mark.slow
 async def test_an_alias_that_moved_meanwhile_is_noticed(two_and_three, tmp_path):
     source, target = two_and_three
     await source.create()
@@ -216,6 +218,7 @@ async def test_an_alias_that_moved_meanwhile_is_noticed(two_and_three, tmp_path)
     assert await target.points("wide")
 
 
+@pytest.mark.slow
 async def test_a_killed_copy_continues_also_into_a_target_that_was_dropped(two_and_three, tmp_path):
     source, target = two_and_three
     await source.create()
@@ -234,6 +237,7 @@ async def test_a_killed_copy_continues_also_into_a_target_that_was_dropped(two_a
     assert_same(await source.points(), await target.points("wide"))
 
 
+@pytest.mark.slow
 async def test_shards_that_die_and_come_back_cost_nothing(two_and_three, tmp_path):
     source, target = two_and_three
     await source.create()
@@ -249,6 +253,7 @@ async def test_shards_that_die_and_come_back_cost_nothing(two_and_three, tmp_pat
     assert_same(await source.points(), await target.points("wide"))
 
 
+@pytest.mark.slow
 async def test_a_shard_that_stays_away_is_named(two_and_three, tmp_path):
     source, target = two_and_three
     await source.create()
@@ -260,6 +265,7 @@ async def test_a_shard_that_stays_away_is_named(two_and_three, tmp_path):
     assert not file.exists()
 
 
+@pytest.mark.slow
 async def test_a_source_that_does_not_keep_still_is_no_success(two_and_three, tmp_path):
     source, target = two_and_three
     await source.create()
@@ -281,6 +287,7 @@ async def test_a_source_that_does_not_keep_still_is_no_success(two_and_three, tm
     assert await target.aliases() == [{"live": "wide"}] * 3
 
 
+@pytest.mark.slow
 async def test_what_others_wrote_to_the_target_is_noticed(two_and_three, tmp_path):
     source, target = two_and_three
     await source.create()
