@@ -15,7 +15,7 @@ ifdef GPU
 export VITRINE_EMBEDDER_PROVIDER ?= cuda
 endif
 
-.PHONY: help run demo test test-slow lint format protos protos-publish model bench eval clean
+.PHONY: help run demo test test-slow test-milvus lint format protos protos-publish model bench eval clean
 .DELETE_ON_ERROR:
 
 help: ## Says what each target does
@@ -30,8 +30,11 @@ demo: $(VENV)/.run $(MODEL) ## The same, but ends after the search
 test: $(VENV)/.dev $(MODEL) ## Runs the test suite (under 10 minutes)
 	$(BIN)/python -m pytest -m "not slow and not milvus" $(PYTEST)
 
-test-slow: $(VENV)/.dev $(VENV)/.milvus $(MODEL) ## Runs crash cycles, chaos and soak tests, and those on a Milvus server
-	$(BIN)/python -m pytest -m "slow or milvus" --timeout 1800 $(PYTEST)
+test-slow: $(VENV)/.dev $(MODEL) ## Runs crash cycles, chaos and soak tests
+	$(BIN)/python -m pytest -m "slow and not milvus" --timeout 1800 $(PYTEST)
+
+test-milvus: $(VENV)/.milvus $(MODEL) ## Runs the contract's tests on a real Milvus server
+	$(BIN)/python -m pytest -m milvus --timeout 600 $(PYTEST)
 
 lint: $(VENV)/.dev ## Checks format, style, types and contracts
 	$(BIN)/ruff format --check .
