@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 
+from services.gateway.answering import Answering
 from services.gateway.service import VisualSearchServicer
 from services.gateway.settings import GatewaySettings
 from services.runtime.server import Lifecycle, run
@@ -23,7 +24,8 @@ class Gateway:
     async def start(self, server: grpc.aio.Server, lifecycle: Lifecycle) -> None:
         """Opens the channels (they connect when used) and registers the servicer."""
         self._engine = SearchEngine(self._settings.embedder, self._settings.indexers)
-        search_pb2_grpc.add_VisualSearchServicer_to_server(VisualSearchServicer(self._engine, self._settings), server)
+        answering = Answering(self._engine, self._settings)
+        search_pb2_grpc.add_VisualSearchServicer_to_server(VisualSearchServicer(answering, self._settings), server)
 
     async def stop(self) -> None:
         """Closes the channels."""
