@@ -186,7 +186,7 @@ class SearchEngine:
         question = indexer_pb2.IndexerSearchRequest(
             collection=request.collection, queries=[query], ef=request.ef, exact=request.exact, with_attributes=True
         )
-        found = await self.shards.fan_out(lambda stub: stub.Search(question, timeout=budget), budget)
+        found = await self.shards.fan_out(lambda stub, seconds: stub.Search(question, timeout=seconds), budget)
         try:
             found.raise_if_unanswered()
         except NotFoundError:
@@ -252,6 +252,7 @@ def _coverage(found: FanOut[indexer_pb2.IndexerSearchResponse], total: int) -> s
         shards_answered=len(found.answers),
         shards_failed=len(found.failed),
         shards_timed_out=len(found.timed_out),
+        shards_skipped=len(found.skipped),
         points=sum(answer.points for answer in found.answers.values()),
         generations={index: answer.generation for index, answer in found.answers.items()},
     )
@@ -259,8 +260,10 @@ def _coverage(found: FanOut[indexer_pb2.IndexerSearchResponse], total: int) -> s
 
 def _degraded(found: FanOut[indexer_pb2.IndexerSearchResponse]) -> list[search_pb2.DegradedReason.ValueType]:
     reasons = []
-    if found.failed:
+    if found.failed.keys() - found.skipped:
         reasons.append(search_pb2.DEGRADED_REASON_SHARD_FAILED)
     if found.timed_out:
         reasons.append(search_pb2.DEGRADED_REASON_SHARD_TIMED_OUT)
+    if found.skipped:
+        reasons.append(search_pb2.DEGRADED_REASON_SHARD_SKIPPED)
     return reasons

@@ -26,6 +26,8 @@ from vitrine.v1 import indexer_pb2_grpc
 Answer = TypeVar("Answer")
 Stub: TypeAlias = "indexer_pb2_grpc.IndexerAsyncStub"
 ShardCall: TypeAlias = Callable[["indexer_pb2_grpc.IndexerAsyncStub"], Awaitable[Answer]]
+TimedShardCall: TypeAlias = Callable[["indexer_pb2_grpc.IndexerAsyncStub", float], Awaitable[Answer]]
+"""Starts a call on one shard's stub that may take so many seconds."""
 
 # The request itself is wrong, so every shard would say the same: no answer is better than part of one.
 _CALLERS_FAULT = (InvalidArgumentError, PreconditionError, UnimplementedError)
@@ -37,6 +39,9 @@ class FanOut(Generic[Answer]):
 
     answers: dict[int, Answer] = field(default_factory=dict)
     failed: dict[int, VitrineError] = field(default_factory=dict)
+    """Also those skipped."""
+    skipped: set[int] = field(default_factory=set)
+    """Not asked, because they failed again and again."""
     timed_out: dict[int, VitrineError] = field(default_factory=dict)
 
     def raise_if_unanswered(self) -> None:
@@ -76,11 +81,11 @@ class ShardSet:
         index = shard_of(product_id, len(self.stubs))
         return index, self.stubs[index]
 
-    async def fan_out(self, call: ShardCall[Answer], timeout: float) -> FanOut[Answer]:
+    async def fan_out(self, call: TimedShardCall[Answer], timeout: float) -> FanOut[Answer]:
         """Asks every shard at once; a slow or dead one costs its own answer only.
 
         Args:
-            call: Starts the call on one shard's stub, with `timeout` as its deadline.
+            call: Starts the call on one shard's stub, with the seconds that it may take.
             timeout: Seconds after which what has not answered has timed out, even if gRPC has not noticed yet.
 
         Raises:
@@ -90,7 +95,7 @@ class ShardSet:
 
         async def ask(index: int, stub: Stub) -> None:
             try:
-                result.answers[index] = await call_within(call(stub), timeout)
+                result.answers[index] = await call_within(call(stub, timeout), timeout)
             except _CALLERS_FAULT:
                 raise
             except DeadlineError as error:

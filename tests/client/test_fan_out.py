@@ -45,7 +45,9 @@ async def shards(*answers):
 
 
 async def ask(shard_set, timeout=20.0):
-    return await shard_set.fan_out(lambda stub: stub.Count(indexer_pb2.CountRequest(), timeout=timeout), timeout)
+    return await shard_set.fan_out(
+        lambda stub, seconds: stub.Count(indexer_pb2.CountRequest(), timeout=seconds), timeout
+    )
 
 
 async def test_everyone_answers():
