@@ -31,7 +31,7 @@ from services.indexer.specs import check_spec
 from services.indexer.updates import answer_updates, read_updates
 from services.indexer.upserts import UpsertStream
 from services.runtime.interceptor import Context, long_running
-from vitrine.errors import DeadlineError
+from vitrine.errors import DeadlineError, UnimplementedError
 from vitrine.keys import check_key
 from vitrine.v1 import indexer_pb2, indexer_pb2_grpc
 
@@ -174,6 +174,12 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
             metric, name = collection.spec.vector.metric, collection.name
             self._canary.consider(snapshot, queries[0], response.results[0], metric=metric, name=name)
         return response
+
+    async def SearchText(
+        self, request: indexer_pb2.SearchTextRequest, context: Context
+    ) -> indexer_pb2.SearchTextResponse:
+        """Not with this engine."""
+        raise UnimplementedError("SearchText is not in this version")
 
     async def Get(self, request: indexer_pb2.IndexerGetRequest, context: Context) -> indexer_pb2.IndexerGetResponse:
         """Reads points by key."""

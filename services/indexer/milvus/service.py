@@ -167,6 +167,12 @@ class MilvusServicer(indexer_pb2_grpc.IndexerServicer):
             collection=collection.name,
         )
 
+    async def SearchText(
+        self, request: indexer_pb2.SearchTextRequest, context: Context
+    ) -> indexer_pb2.SearchTextResponse:
+        """Not with this engine."""
+        raise UnimplementedError("engine is milvus: it has no full-text index")
+
     async def Get(self, request: indexer_pb2.IndexerGetRequest, context: Context) -> indexer_pb2.IndexerGetResponse:
         """Reads points by key."""
         collection = self._registry.get(request.collection)
