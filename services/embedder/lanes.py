@@ -18,7 +18,7 @@ from services.embedder.picture import Picture
 from services.embedder.priority import Priority
 from services.embedder.scheduler import Batching, Scheduler
 from services.embedder.session import Outputs
-from vitrine.errors import DeadlineError, InternalError, UnavailableError, VitrineError
+from vitrine.errors import DeadlineError, InternalError, OverloadedError, UnavailableError, VitrineError
 
 log = structlog.get_logger()
 
@@ -54,6 +54,7 @@ class Job:
     answer: asyncio.Future[Inference]
     deadline: float | None = None
     caller: str = ""
+    patience: float | None = None
 
     @property
     def abandoned(self) -> bool:
@@ -95,7 +96,8 @@ class Lanes:
         self._scheduler: Scheduler[Job] = Scheduler(batching, clock, self._drop)
         self._closing = False
         self.seconds_per_image = 0.0
-        """Running mean of the time between images while the device is busy; 0 before the first batch."""
+        """Running mean of the time an image takes, decoding in the lanes included, divided by the lanes that are busy:
+        what each image adds to the wait of those behind it. 0 before the first batch."""
         self.succeeded_at: float | None = None
         """When a batch last went through, in the clock's time."""
         self.failures = 0
@@ -112,19 +114,26 @@ class Lanes:
         return len(self._scheduler)
 
     async def submit(
-        self, picture: Picture, priority: Priority, deadline: float | None = None, caller: str = ""
+        self,
+        picture: Picture,
+        priority: Priority,
+        deadline: float | None = None,
+        caller: str = "",
+        patience: float | None = None,
     ) -> Inference:
         """Waits for one picture to go through the model.
 
-        Cancelling the wait drops it if its batch has not left. `deadline` is in the clock's time.
+        Cancelling the wait drops it if its batch has not left. `deadline`, and `patience`, after which it is refused if
+        its batch has not left, are in the clock's time.
 
         Raises:
             VitrineError: What is wrong with the picture.
             DeadlineError: The deadline passed while it waited.
+            OverloadedError: Its patience ended while it waited.
             InternalError: The model failed on its batch.
             UnavailableError: The service stopped.
         """
-        job = Job(picture, priority, self._loop.create_future(), deadline, caller)
+        job = Job(picture, priority, self._loop.create_future(), deadline, caller, patience)
         self.push(job)
         return await job.answer
 
@@ -151,8 +160,10 @@ class Lanes:
     def _lane(self) -> None:
         cores.step_back()
         while batch := self._next_batch():
+            began = self._clock()
             try:
                 self._process(batch)
+                self._learn((self._clock() - began) / (len(batch) * max(self._scheduler.busy, 1)))
             except Exception as error:  # a lane must outlive everything
                 log.exception("lane failed", model=self._model)
                 self._deliver([(job, InternalError(f"the model failed: {type(error).__name__}")) for job in batch])
@@ -206,7 +217,6 @@ class Lanes:
         self.failures = 0
         self._meters.ok.inc()
         seconds = now - began
-        self._learn(seconds / (len(batch) * max(self._scheduler.busy, 1)))
         return [
             (
                 job,
@@ -225,6 +235,12 @@ class Lanes:
         metrics.DROPPED.labels(self._model, job.priority, reason).inc()
         if reason == "expired":
             self._deliver([(job, DeadlineError("the deadline passed before the image reached the model"))])
+        elif reason == "waited_too_long":
+            wait = len(self._scheduler) * self.seconds_per_image
+            refusal = OverloadedError(
+                "the image waited too long for the model: more came than it can do", retry_after=wait
+            )
+            self._deliver([(job, refusal)])
 
     def _deliver(self, results: Sequence[tuple[Job, _Result]]) -> None:
         if results:

@@ -188,7 +188,8 @@ class Pipeline:
         try:
             if not self._decodes_in_lanes:
                 await self._decode(picture, caller)
-            inference = await self.lanes.submit(picture, caller.priority, caller.deadline, caller.name)
+            patience = arrived + self._longest_wait if caller.priority is Priority.INTERACTIVE else None
+            inference = await self.lanes.submit(picture, caller.priority, caller.deadline, caller.name, patience)
         finally:
             timings.decode = picture.seconds
         timings.model = inference.model_seconds

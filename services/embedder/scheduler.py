@@ -53,6 +53,10 @@ class Schedulable(Protocol):
         """When nobody wants it any more, in the clock's time."""
 
     @property
+    def patience(self) -> float | None:
+        """Until when it may wait, in the clock's time; after that it is refused."""
+
+    @property
     def abandoned(self) -> bool:
         """Whether nobody waits for it any more."""
 
@@ -69,7 +73,7 @@ class Scheduler(Generic[Job]):
     """
 
     def __init__(self, batching: Batching, clock: Callable[[], float], on_drop: Callable[[Job, str], None]) -> None:
-        """`on_drop` is told of every image that is dropped, and why: `cancelled` or `expired`."""
+        """`on_drop` is told of every image that is dropped, and why: `cancelled`, `expired` or `waited_too_long`."""
         self._batching = batching
         self._clock = clock
         self._on_drop = on_drop
@@ -114,6 +118,8 @@ class Scheduler(Generic[Job]):
                 self._on_drop(job, "cancelled")
             elif job.deadline is not None and job.deadline <= self._clock():
                 self._on_drop(job, "expired")
+            elif job.patience is not None and job.patience <= self._clock():
+                self._on_drop(job, "waited_too_long")
             else:
                 taken.append(job)
         return taken

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from services.indexer.columns import Mask, Rows, Table
 from services.indexer.hnsw import Graph
 from services.indexer.records import Record
+from services.indexer.scoring import Squares
 from vitrine.vectors import FloatArray
 
 Labels: TypeAlias = NDArray[np.int64]
@@ -36,6 +37,7 @@ class Unit(NamedTuple):
     products: Ordinals
     vectors: FloatArray
     graph: Graph | None
+    squares: Squares
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,10 @@ class View:
     def products(self) -> Ordinals:
         """Product ordinals of the rows; shape [length]."""
         return self.unit.products[: self.length]
+
+    def squares(self) -> FloatArray:
+        """Returns the squared lengths of the vectors; float32 of shape [length]."""
+        return self.unit.squares(self.length)
 
     @property
     def vectors(self) -> FloatArray:
@@ -94,12 +100,14 @@ class Block:
 
     def __init__(self, name: str, capacity: int, dim: int) -> None:
         self.capacity = capacity
+        vectors = np.empty((capacity, dim), np.float32)
         self._unit = Unit(
             name,
             labels=np.zeros(capacity, np.int64),
             products=np.zeros(capacity, np.int32),
-            vectors=np.empty((capacity, dim), np.float32),
+            vectors=vectors,
             graph=None,
+            squares=Squares(vectors),
         )
 
     def first_view(self) -> View:

@@ -9,6 +9,7 @@ import numpy as np
 from services.indexer.blocks import NOBODY, Block, Labels, Ordinals, Snapshot, Unit, View
 from services.indexer.columns import Mask, Rows, Table
 from services.indexer.records import Record
+from services.indexer.scoring import Squares
 from services.indexer.segments import LoadedSegment
 from services.indexer.transaction import Commit
 from vitrine.vectors import FloatArray
@@ -189,5 +190,6 @@ def _gathered(old: Sequence[View], rows: Rows, mask: Mask) -> Table:
 
 
 def _segment_view(segment: LoadedSegment, products: Ordinals, table: Table, mask: Mask) -> View:
-    unit = Unit(segment.name, segment.labels, products, segment.vectors, segment.graph)
+    squares = Squares(segment.vectors)
+    unit = Unit(segment.name, segment.labels, products, segment.vectors, segment.graph, squares)
     return View(unit, table, len(segment.labels), mask, int(mask.sum()))

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from vitrine.v1 import indexer_pb2
 from vitrine.vectors import FloatArray
 
 
-def fast_scores(queries: FloatArray, vectors: FloatArray, metric: int) -> FloatArray:
+class Squares:
+    """Squared lengths of the rows of a unit, worked out when first needed and kept: each search would do it anew.
+
+    Threads may meet here: what they write is the same.
+    """
+
+    def __init__(self, vectors: FloatArray) -> None:
+        self._vectors = vectors
+        self._known = 0
+        self._values: FloatArray = np.empty(len(vectors), np.float32)
+
+    def __call__(self, length: int) -> FloatArray:
+        """Returns those of the first `length` rows; shape [length]."""
+        if (known := self._known) < length:
+            new = self._vectors[known:length]
+            self._values[known:length] = np.einsum("ij,ij->i", new, new)
+            self._known = max(self._known, length)
+        return self._values[:length]
+
+
+def fast_scores(queries: FloatArray, vectors: FloatArray, metric: int, squares: Callable[[], FloatArray]) -> FloatArray:
     """Returns scores of shape [q, n] for queries [q, dim] and vectors [n, dim], right to float32 rounding.
+
+    `squares` gives the squared lengths of the vectors, shape [n]; only some metrics ask for them.
 
     The last bits depend on where a vector stands in its array, so equal vectors may differ there; `slack` says by how
     much at most, and `fair_scores` removes it.
@@ -17,7 +41,7 @@ def fast_scores(queries: FloatArray, vectors: FloatArray, metric: int) -> FloatA
     products: FloatArray = queries @ vectors.T
     if metric == indexer_pb2.METRIC_L2:
         products *= 2.0
-        products -= np.einsum("ij,ij->i", vectors, vectors)
+        products -= squares()
         products -= np.einsum("ij,ij->i", queries, queries)[:, np.newaxis]
     return products
 

@@ -29,7 +29,7 @@ from vitrine.vectors import FloatArray
 
 # Measured on segments of 16,384 and 131,072 x 256 and of 60,000 x 784, one thread (docs/decisions/0009): walking with a
 # beam of b costs about as much as looking at 32 b rows that lie side by side; a row that lies alone costs two of those.
-_ROWS_PER_BEAM = 32
+ROWS_PER_BEAM = 32
 _SCATTERED = 2
 
 
@@ -194,7 +194,7 @@ def _look(view: View, searches: Sequence[_Search], ef: int, exact: bool, stages:
         return
     # A share of what a walk finds matches; so many more are fetched that enough of them do.
     fetched = math.ceil(beam * view.length / matches)
-    if not exact and view.unit.graph is not None and fetched * _ROWS_PER_BEAM <= _SCATTERED * matches:
+    if not exact and view.unit.graph is not None and fetched * ROWS_PER_BEAM <= _SCATTERED * matches:
         metrics.PLANS.labels("over_fetch").inc(len(searches))
         for each in searches:
             each.remember(view, matching)
@@ -208,14 +208,14 @@ def _widen(view: View, search: _Search, beam: int, stages: Stages) -> None:
     """Looks at a view again, further than before."""
     matching = None if search.query.condition is None else search.matching(view)
     worth = view.length if matching is None else min(view.length, _SCATTERED * int(np.count_nonzero(matching)))
-    if beam * _ROWS_PER_BEAM <= worth:
+    if beam * ROWS_PER_BEAM <= worth:
         _walk(view, [search], beam, stages)
     else:
         _scan(view, [search], matching, stages)
 
 
 def _worth_walking(view: View, beam: int) -> bool:
-    return view.unit.graph is not None and beam * _ROWS_PER_BEAM <= view.length
+    return view.unit.graph is not None and beam * ROWS_PER_BEAM <= view.length
 
 
 def _walk(view: View, searches: Sequence[_Search], beam: int, stages: Stages) -> None:
@@ -241,10 +241,10 @@ def _scan(view: View, searches: Sequence[_Search], matching: Mask | None, stages
     count = int(np.count_nonzero(mask))
     rows = None if count == view.length else np.flatnonzero(mask)
     if rows is None or count * _SCATTERED >= view.length:  # cheaper to look at all of them, side by side
-        scores = fast_scores(queries, view.vectors, searches[0].metric)
+        scores = fast_scores(queries, view.vectors, searches[0].metric, view.squares)
         scores = scores if rows is None else scores[:, rows]
     else:
-        scores = fast_scores(queries, view.vectors[rows], searches[0].metric)
+        scores = fast_scores(queries, view.vectors[rows], searches[0].metric, lambda: view.squares()[rows])
     for each, own in zip(searches, scores, strict=True):
         each.take_scan(view, own, rows)
     stages.add("scan", started)

@@ -32,6 +32,14 @@ class IndexerSettings(ServiceSettings):
         description="Points in a full block, and so in the smallest HNSW segments; fewer where their vectors exceed "
         "32 MiB. More: segments are built less often, but fresh points are searched exactly: 1.1 ms for 16,384 x 256.",
     )
+    seal_idle_seconds: float = Field(
+        5.0,
+        ge=0,
+        le=86_400,
+        description="A block that is not full becomes a segment all the same when nothing was written to it for so "
+        "long, if a graph pays (32 x default_ef points); 0: never. Shorter: the end of an ingestion is searched fast "
+        "sooner; slow writers make more small segments, to be merged later.",
+    )
     segment_megabytes: int = Field(
         0,
         ge=0,
