@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vitrine.client import AsyncVitrine, Vitrine
+    from vitrine.credentials import Credentials, Tls
     from vitrine.errors import VitrineError
     from vitrine.results import Coverage, RankedProduct, SearchAnswer, Status, StoredProduct
 
 _HOMES = {
     "AsyncVitrine": "client",
     "Coverage": "results",
+    "Credentials": "credentials",
     "RankedProduct": "results",
     "SearchAnswer": "results",
     "Status": "results",
     "StoredProduct": "results",
+    "Tls": "credentials",
     "Vitrine": "client",
     "VitrineError": "errors",
 }
@@ -27,10 +30,12 @@ _HOMES = {
 __all__ = [
     "AsyncVitrine",
     "Coverage",
+    "Credentials",
     "RankedProduct",
     "SearchAnswer",
     "Status",
     "StoredProduct",
+    "Tls",
     "Vitrine",
     "VitrineError",
 ]

@@ -6,6 +6,11 @@ import json
 
 import grpc
 
+from vitrine.bearer import BearerChannel
+from vitrine.credentials import Credentials
+from vitrine.errors import InvalidArgumentError
+from vitrine.loopback import is_loopback
+
 MAX_MESSAGE_BYTES = 32 * 2**20
 
 # Only UNAVAILABLE is retried, and only by gRPC itself: it says that the call had no effect.
@@ -29,19 +34,37 @@ _SERVICE_CONFIG = json.dumps(
 )
 
 
-def open_channel(address: str, *, max_message_bytes: int = MAX_MESSAGE_BYTES) -> grpc.aio.Channel:
-    """Opens a channel to `host:port`; it connects when first used and reconnects by itself."""
-    return grpc.aio.insecure_channel(
-        address,
-        options=[
-            ("grpc.max_receive_message_length", max_message_bytes),
-            # The server's limit is the one that counts, and its refusal names it.
-            ("grpc.max_send_message_length", -1),
-            ("grpc.service_config", _SERVICE_CONFIG),
-            ("grpc.keepalive_time_ms", 20_000),
-            ("grpc.keepalive_timeout_ms", 5_000),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 1_000),  # in effect the connect timeout
-            ("grpc.max_reconnect_backoff_ms", 2_000),
-        ],
-    )
+def open_channel(
+    address: str, credentials: Credentials | None = None, *, max_message_bytes: int = MAX_MESSAGE_BYTES
+) -> grpc.aio.Channel:
+    """Opens a channel to `host:port`; it connects when first used and reconnects by itself.
+
+    Raises:
+        InvalidArgumentError: A file of the credentials cannot be read, or a token would go over plain text to another
+            machine.
+    """
+    credentials = credentials or Credentials()
+    options: list[tuple[str, int | str]] = [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        # The server's limit is the one that counts, and its refusal names it.
+        ("grpc.max_send_message_length", -1),
+        ("grpc.service_config", _SERVICE_CONFIG),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 1_000),  # in effect the connect timeout
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+    ]
+    bearer = credentials.bearer()
+    if credentials.tls is not None:
+        if credentials.tls.server_name:
+            options.append(("grpc.ssl_target_name_override", credentials.tls.server_name))
+        channel = grpc.aio.secure_channel(address, credentials.tls.channel_credentials(), options=options)
+    elif bearer is None or is_loopback(address):
+        channel = grpc.aio.insecure_channel(address, options=options)
+    else:
+        raise InvalidArgumentError(
+            f"a token is never sent to {address} over plain text: set TLS (a CA file at least), or leave the token out",
+            field="tls",
+        )
+    return channel if bearer is None else BearerChannel(channel, bearer)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from vitrine.callers import CLIENT_HEADER, check_caller
 from vitrine.channels import open_channel
+from vitrine.credentials import Credentials, Tls
 from vitrine.engine import SearchEngine
 from vitrine.errors import InvalidArgumentError
 from vitrine.results import SearchAnswer, Status, StoredProduct
@@ -35,9 +37,9 @@ class _Backend(Protocol):
 class _Gateway:
     """The gateway service, as a backend."""
 
-    def __init__(self, address: str, caller: str) -> None:
+    def __init__(self, address: str, caller: str, credentials: Credentials) -> None:
         self._metadata = ((CLIENT_HEADER, check_caller(caller)),) if caller else ()
-        self._channel = open_channel(address)
+        self._channel = open_channel(address, credentials)
         self._stub: search_pb2_grpc.VisualSearchAsyncStub = search_pb2_grpc.VisualSearchStub(self._channel)
 
     async def search(self, request: search_pb2.SearchRequest, timeout: float) -> search_pb2.SearchResponse:
@@ -61,19 +63,33 @@ class AsyncVitrine:
     Every method raises `vitrine.errors.VitrineError`, in the kind that fits.
     """
 
-    def __init__(self, gateway: str = DEFAULT_GATEWAY, *, caller: str = "") -> None:
-        """Talks to the gateway at `host:port`; `caller` says who you are, for a fair share under load.
+    def __init__(
+        self,
+        gateway: str = DEFAULT_GATEWAY,
+        *,
+        caller: str = "",
+        tls: Tls | None = None,
+        token: str | Path | None = None,
+    ) -> None:
+        """Talks to the gateway.
+
+        Args:
+            gateway: Its address, `host:port`.
+            caller: Who you are, for a fair share under load; a gateway that knows you by your token ignores it.
+            tls: How to speak TLS; None: plain text.
+            token: Your token, or the file that holds it (read again when it changes). Goes over TLS, or to loopback.
 
         Raises:
-            InvalidArgumentError: `caller` is not a name (`vitrine.callers`).
+            InvalidArgumentError: `caller` is not a name (`vitrine.callers`), a file cannot be read, or the token would
+                go over plain text to another machine.
         """
-        self._backend: _Backend = _Gateway(gateway, caller)
+        self._backend: _Backend = _Gateway(gateway, caller, Credentials(tls, token))
 
     @classmethod
-    def direct(cls, embedder: str, shards: Sequence[str]) -> Self:
+    def direct(cls, embedder: str, shards: Sequence[str], credentials: Credentials | None = None) -> Self:
         """Returns a client that does the gateway's work in this process; `shards` in shard order."""
         client = cls.__new__(cls)
-        client._backend = SearchEngine(embedder, shards)
+        client._backend = SearchEngine(embedder, shards, credentials)
         return client
 
     async def search(
@@ -157,12 +173,23 @@ class Vitrine:
     Safe to share between threads.
     """
 
-    def __init__(self, gateway: str = DEFAULT_GATEWAY) -> None:
-        """Talks to the gateway at `host:port`."""
+    def __init__(
+        self,
+        gateway: str = DEFAULT_GATEWAY,
+        *,
+        caller: str = "",
+        tls: Tls | None = None,
+        token: str | Path | None = None,
+    ) -> None:
+        """As `AsyncVitrine`."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="vitrine-client", daemon=True)
         self._thread.start()
-        self._client = self._run(_open(gateway))
+        try:
+            self._client = self._run(_open(gateway, caller, tls, token))
+        except BaseException:
+            self._end()
+            raise
 
     def search(self, collection: str, **options: Any) -> SearchAnswer:
         """As `AsyncVitrine.search`."""
@@ -180,9 +207,12 @@ class Vitrine:
         """Closes the connections and ends the thread."""
         if self._thread.is_alive():
             self._run(self._client.close())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+            self._end()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     def __enter__(self) -> Self:
         return self
@@ -196,8 +226,8 @@ class Vitrine:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-async def _open(gateway: str) -> AsyncVitrine:
-    return AsyncVitrine(gateway)
+async def _open(gateway: str, caller: str, tls: Tls | None, token: str | Path | None) -> AsyncVitrine:
+    return AsyncVitrine(gateway, caller=caller, tls=tls, token=token)
 
 
 def _query_part(

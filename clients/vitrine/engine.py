@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from vitrine.callers import caller_metadata
 from vitrine.channels import open_channel
+from vitrine.credentials import Credentials
 from vitrine.errors import (
     InvalidArgumentError,
     NotFoundError,
@@ -64,11 +65,11 @@ class _Probe:
 class SearchEngine:
     """Searches by image, stored product or vector over one embedder and the shards of one index."""
 
-    def __init__(self, embedder: str, shards: Sequence[str]) -> None:
+    def __init__(self, embedder: str, shards: Sequence[str], credentials: Credentials | None = None) -> None:
         """Opens channels (lazily connected) to `host:port` addresses; `shards` in shard order."""
         self.embedder_address = embedder
-        self.shards = ShardSet(shards)
-        self._embedder_channel = open_channel(embedder)
+        self.shards = ShardSet(shards, credentials)
+        self._embedder_channel = open_channel(embedder, credentials)
         self._embedder: embedder_pb2_grpc.EmbedderAsyncStub = embedder_pb2_grpc.EmbedderStub(self._embedder_channel)
 
     async def search(self, request: search_pb2.SearchRequest, timeout: float) -> search_pb2.SearchResponse:

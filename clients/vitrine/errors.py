@@ -29,6 +29,7 @@ class VitrineError(Exception):
         message: What went wrong, for people; names the field, the limit and the value where there is one.
         violations: The offending request fields, sent as `google.rpc.BadRequest`.
         retry_after: Seconds to wait before another try, sent as `google.rpc.RetryInfo`; None: no advice.
+        remote: Another service said so, over the wire.
     """
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
@@ -45,6 +46,7 @@ class VitrineError(Exception):
         self.message = message
         self.violations = tuple(violations) or ((FieldViolation(field, message),) if field else ())
         self.retry_after = retry_after
+        self.remote = False
 
 
 class InvalidArgumentError(VitrineError):
@@ -212,4 +214,6 @@ def _make(
     # Only overload carries retry advice; the same code without it is a size limit.
     if kind is OverloadedError and retry_after is None:
         kind = TooLargeError
-    return kind(message, violations=violations, retry_after=retry_after)
+    error = kind(message, violations=violations, retry_after=retry_after)
+    error.remote = True
+    return error

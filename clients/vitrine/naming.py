@@ -13,6 +13,8 @@ def named(error: VitrineError, what: str, address: str) -> VitrineError:
     if isinstance(error, UnavailableError) and any(mark in error.message for mark in _NEVER_CONNECTED):
         reason = error.message.rsplit(": ", 1)[-1].rstrip("]")
         return UnavailableError(f"cannot reach {what} at {address} ({reason}): is it running?")
-    return type(error)(
+    renamed = type(error)(
         f"{what} at {address}: {error.message}", violations=error.violations, retry_after=error.retry_after
     )
+    renamed.remote = error.remote
+    return renamed

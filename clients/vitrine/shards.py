@@ -10,6 +10,7 @@ from typing import Generic, TypeAlias, TypeVar
 import grpc
 
 from vitrine.channels import open_channel
+from vitrine.credentials import Credentials
 from vitrine.errors import (
     DeadlineError,
     InvalidArgumentError,
@@ -66,11 +67,11 @@ class FanOut(Generic[Answer]):
 class ShardSet:
     """Channels to the shards of an index, in shard order."""
 
-    def __init__(self, addresses: Sequence[str]) -> None:
+    def __init__(self, addresses: Sequence[str], credentials: Credentials | None = None) -> None:
         if not addresses:
             raise ValueError("addresses must name at least one shard")
         self.addresses = tuple(addresses)
-        self._channels = [open_channel(address) for address in addresses]
+        self._channels = [open_channel(address, credentials) for address in addresses]
         self.stubs: list[Stub] = [indexer_pb2_grpc.IndexerStub(channel) for channel in self._channels]
 
     def __len__(self) -> int:

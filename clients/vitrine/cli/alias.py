@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from vitrine.cli.environment import EXIT_INCOMPLETE, addresses, open_shards
+from vitrine.cli.environment import EXIT_INCOMPLETE, open_shards
 from vitrine.cli.output import console, plain_table
 from vitrine.collections.aliases import read_aliases, remove_alias, set_alias
 
@@ -26,7 +26,7 @@ def set_command(
     """Points an alias at a collection, on every shard or on none."""
 
     async def work() -> list[str]:
-        async with open_shards(addresses(context).indexers) as shards:
+        async with open_shards(context) as shards:
             return await set_alias(shards, alias, collection)
 
     before = asyncio.run(work())
@@ -38,7 +38,7 @@ def remove_command(context: typer.Context, alias: Annotated[str, typer.Argument(
     """Removes an alias from every shard, or from none; the collection stays."""
 
     async def work() -> list[str]:
-        async with open_shards(addresses(context).indexers) as shards:
+        async with open_shards(context) as shards:
             return await remove_alias(shards, alias)
 
     before = asyncio.run(work())
@@ -53,7 +53,7 @@ def list_command(
     """Lists the aliases; exits with 1 where the shards do not agree on one."""
 
     async def work() -> dict[str, list[str]]:
-        async with open_shards(addresses(context).indexers) as shards:
+        async with open_shards(context) as shards:
             return await read_aliases(shards)
 
     found = asyncio.run(work())

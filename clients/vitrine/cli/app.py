@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,6 +24,7 @@ from vitrine.cli import (
 )
 from vitrine.cli.environment import EXIT_FAILED, EXIT_INTERRUPTED, Addresses, split_addresses
 from vitrine.cli.output import errors, explain
+from vitrine.credentials import Credentials, Tls
 
 app = typer.Typer(
     name="vitrine",
@@ -62,9 +64,32 @@ def configure(
             envvar="VITRINE_CLI_INDEXERS",
         ),
     ] = "127.0.0.1:50060,127.0.0.1:50061",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File that holds your token; sent over TLS, or to loopback.", envvar="VITRINE_TOKEN_FILE"),
+    ] = None,
+    tls: Annotated[
+        bool,
+        typer.Option("--tls", help="Speak TLS, trusting the usual authorities.", envvar="VITRINE_TLS"),
+    ] = False,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(help="Speak TLS, trusting the authorities in this PEM file.", envvar="VITRINE_TLS_CA_FILE"),
+    ] = None,
+    cert_file: Annotated[
+        Path | None,
+        typer.Option(help="Your certificate, for services that want one (mTLS).", envvar="VITRINE_TLS_CERT_FILE"),
+    ] = None,
+    key_file: Annotated[Path | None, typer.Option(help="Its private key.", envvar="VITRINE_TLS_KEY_FILE")] = None,
 ) -> None:
     """Visual search for shops: a photo goes in, the products that look like it come out."""
-    context.obj = Addresses(gateway, embedder, split_addresses(indexers, "--indexers"))
+    speak_tls = tls or ca_file is not None or cert_file is not None or key_file is not None
+    context.obj = Addresses(
+        gateway,
+        embedder,
+        split_addresses(indexers, "--indexers"),
+        Credentials(Tls(ca_file, cert_file, key_file) if speak_tls else None, token_file),
+    )
 
 
 def main() -> None:

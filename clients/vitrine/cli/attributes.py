@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from vitrine.catalogue import AttributeFile
 from vitrine.cli.columns import column_types
-from vitrine.cli.environment import EXIT_INCOMPLETE, addresses, open_shards
+from vitrine.cli.environment import EXIT_INCOMPLETE, open_shards
 from vitrine.cli.output import console, errors
 from vitrine.cli.stages import Stages
 from vitrine.collections.updating import Updated, update_attributes
@@ -59,7 +59,7 @@ def attributes_command(
     summary = Updated()
 
     async def work(failures: FailedRows) -> None:
-        async with open_shards(addresses(context).indexers) as shards:
+        async with open_shards(context) as shards:
             with Stages() as stages:
                 await update_attributes(
                     changes, shards, collection, failures=failures, observer=stages, summary=summary

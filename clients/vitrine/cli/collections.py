@@ -30,7 +30,7 @@ def list_command(
     """Lists the collections and how many shards have each; exits with 1 where one is not whole."""
 
     async def work() -> list[Listed]:
-        async with open_shards(addresses(context).indexers) as shards:
+        async with open_shards(context) as shards:
             return await list_collections(shards)
 
     found = asyncio.run(work())
@@ -70,7 +70,7 @@ def describe_command(
     """Describes a collection, shard by shard."""
 
     async def work() -> Described:
-        async with open_shards(addresses(context).indexers) as shards:
+        async with open_shards(context) as shards:
             return await describe(shards, collection)
 
     found = asyncio.run(work())
@@ -97,11 +97,11 @@ def drop_command(
     """Drops a collection and all its data on every shard; refused while an alias points at it."""
 
     async def look() -> dict[int, indexer_pb2.CollectionInfo]:
-        async with open_shards(addresses(context).indexers) as shards:
+        async with open_shards(context) as shards:
             return await find_to_drop(shards, collection)
 
     async def work() -> dict[int, indexer_pb2.CollectionInfo]:
-        async with open_shards(addresses(context).indexers) as shards:
+        async with open_shards(context) as shards:
             return await drop(shards, collection)
 
     if not yes:

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from vitrine.cli.environment import EXIT_INCOMPLETE, addresses, open_shards, split_addresses
+from vitrine.cli.environment import EXIT_INCOMPLETE, open_shards, split_addresses
 from vitrine.cli.output import console, errors, plain_table
 from vitrine.cli.stages import Stages
 from vitrine.collections.compare import Comparison, K, SideReport, compare
@@ -40,10 +40,10 @@ def compare_command(
     Each is asked with its own stored vector of the product. Recall is against its own exact answer. A product that one
     of them lacks counts as an overlap of 0.
     """
-    where_b = split_addresses(b_indexers, "--b-indexers") if b_indexers else addresses(context).indexers
+    where_b = split_addresses(b_indexers, "--b-indexers") if b_indexers else None
 
     async def work() -> Comparison:
-        async with open_shards(addresses(context).indexers) as shards_a, open_shards(where_b) as shards_b:
+        async with open_shards(context) as shards_a, open_shards(context, where_b) as shards_b:
             with Stages(quiet=as_json) as stages:
                 return await compare(shards_a, a, shards_b, b, sample=sample, seed=seed, observer=stages)
 

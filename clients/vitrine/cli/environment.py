@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import typer
 
 from vitrine.client import AsyncVitrine
+from vitrine.credentials import Credentials
 from vitrine.errors import InvalidArgumentError, NotFoundError, UnavailableError, VitrineError
 from vitrine.naming import named
 from vitrine.shards import ShardSet
@@ -23,11 +24,20 @@ _PROBE_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the services are."""
+    """Where the services are, and what it takes to reach them."""
 
     gateway: str
     embedder: str
     indexers: tuple[str, ...]
+    credentials: Credentials
+
+    def client(self) -> AsyncVitrine:
+        """Opens a client of the gateway."""
+        return AsyncVitrine(self.gateway, tls=self.credentials.tls, token=self.credentials.token)
+
+    def shards(self, addresses: Sequence[str] | None = None) -> ShardSet:
+        """Opens channels to the shards, or to those at other addresses."""
+        return ShardSet(addresses or self.indexers, self.credentials)
 
 
 def addresses(context: typer.Context) -> Addresses:
@@ -43,18 +53,18 @@ async def open_client(context: typer.Context) -> AsyncIterator[AsyncVitrine]:
     Raises:
         UnavailableError: In place of that of a call; it names what is down.
     """
-    address = addresses(context).gateway
-    async with AsyncVitrine(address) as client:
+    where = addresses(context)
+    async with where.client() as client:
         try:
             yield client
         except UnavailableError as error:
-            raise UnavailableError(await _who_is_away(client, address, error)) from None
+            raise UnavailableError(await _who_is_away(client, where.gateway, error)) from None
 
 
 @asynccontextmanager
-async def open_shards(addresses: Sequence[str]) -> AsyncIterator[ShardSet]:
-    """Opens channels to the shards at these addresses."""
-    shards = ShardSet(addresses)
+async def open_shards(context: typer.Context, others: Sequence[str] | None = None) -> AsyncIterator[ShardSet]:
+    """Opens channels to the shards of --indexers, or to those at other addresses."""
+    shards = addresses(context).shards(others)
     try:
         yield shards
     finally:

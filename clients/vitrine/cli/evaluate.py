@@ -18,11 +18,9 @@ from vitrine.cli.environment import EXIT_INCOMPLETE, Addresses, addresses
 from vitrine.cli.ingest import MeterObserver
 from vitrine.cli.output import console, errors, plain_table
 from vitrine.cli.progress import Meter
-from vitrine.client import AsyncVitrine
 from vitrine.evaluation import Figures, Interval, Outcome, figures, rank_queries, temporary_collection
 from vitrine.evaluation.metrics import CUTOFFS
 from vitrine.ingest import FailedRows, Summary, ingest
-from vitrine.shards import ShardSet
 
 _SHOWN_REASONS = 5
 
@@ -53,14 +51,15 @@ def evaluate_command(
 async def _evaluate(
     products: Catalogue, photos: list[QueryPhoto], where: Addresses, failures: FailedRows, *, keep: bool, quiet: bool
 ) -> list[Outcome]:
-    shards = ShardSet(where.indexers)
+    shards = where.shards()
     try:
-        async with AsyncVitrine(where.gateway) as client, temporary_collection(shards, keep=keep) as collection:
+        async with where.client() as client, temporary_collection(shards, keep=keep) as collection:
             with Meter("ingest", products.images, quiet=quiet) as meter:
                 await ingest(
                     products,
                     collection,
                     embedder=where.embedder,
+                    credentials=where.credentials,
                     stored=None,
                     failures=failures,
                     observer=MeterObserver(meter),

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from vitrine.cli.environment import addresses, open_shards
+from vitrine.cli.environment import open_shards
 from vitrine.cli.output import console, errors
 from vitrine.cli.stages import Stages
 from vitrine.collections.export import export
@@ -28,7 +28,7 @@ def export_command(
     """Writes every image of a collection to a file, shard by shard in key order; run it again to continue."""
 
     async def work() -> int:
-        async with open_shards(addresses(context).indexers) as shards:
+        async with open_shards(context) as shards:
             with Stages() as stages:
                 return await export(
                     shards, collection, file, observer=stages, with_vectors=vectors, filter_text=condition

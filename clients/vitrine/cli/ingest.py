@@ -16,7 +16,6 @@ from vitrine.cli.output import console, errors
 from vitrine.cli.progress import Meter
 from vitrine.errors import VitrineError
 from vitrine.ingest import FailedRows, StoredImages, Summary, ingest
-from vitrine.shards import ShardSet
 
 
 class MeterObserver:
@@ -79,13 +78,14 @@ async def _ingest(
     catalogue: Catalogue, collection: str, where: Addresses, failures: FailedRows, *, again: bool
 ) -> Summary:
     summary = Summary()
-    shards = ShardSet(where.indexers)
+    shards = where.shards()
     try:
         with Meter(f"ingest into {collection}", catalogue.images) as meter:
             await ingest(
                 catalogue,
                 collection,
                 embedder=where.embedder,
+                credentials=where.credentials,
                 stored=None if again else StoredImages(shards, collection),
                 failures=failures,
                 observer=MeterObserver(meter),

@@ -47,7 +47,7 @@ def reshard_command(
     report = Resharded()
 
     async def work() -> None:
-        async with open_shards(addresses(context).indexers) as from_shards, open_shards(shards_to) as to_shards:
+        async with open_shards(context) as from_shards, open_shards(context, shards_to) as to_shards:
             file = ProgressFile(where, job(from_shards, source, to_shards, target))
             with Stages() as stages:
                 await reshard(

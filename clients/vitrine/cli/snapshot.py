@@ -26,7 +26,7 @@ def snapshot_command(
     where = addresses(context).indexers
 
     async def work() -> list[indexer_pb2.SnapshotResponse]:
-        async with open_shards(where) as shards:
+        async with open_shards(context) as shards:
             return await snapshot(shards, collection, name, timeout)
 
     made = asyncio.run(work())

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from vitrine.catalogue import Catalogue, Problem, ProductImage
 from vitrine.channels import open_channel
+from vitrine.credentials import Credentials
 from vitrine.errors import VitrineError
 from vitrine.ingest.failures import FailedRows
 from vitrine.ingest.retry import Backoff
@@ -58,6 +59,7 @@ async def ingest(
     collection: str,
     *,
     embedder: str,
+    credentials: Credentials | None = None,
     stored: StoredImages | None,
     failures: FailedRows,
     observer: Observer,
@@ -73,6 +75,7 @@ async def ingest(
         catalogue: What to ingest.
         collection: Where to.
         embedder: Its address, `host:port`.
+        credentials: How to reach it, and as whom; None: plain text and nobody.
         stored: Tells what can be left out; None: nothing.
         failures: Receives what cannot be ingested.
         observer: Hears of the progress.
@@ -90,7 +93,7 @@ async def ingest(
     check_collection_name(collection)
     backoff = backoff or Backoff()
     accounts = _Accounts(summary, failures, observer)
-    async with open_channel(embedder) as channel:
+    async with open_channel(embedder, credentials) as channel:
         stub: embedder_pb2_grpc.EmbedderAsyncStub = embedder_pb2_grpc.EmbedderStub(channel)
         model = await _ask_model(stub, embedder)
         if stored is not None:
