@@ -6,5 +6,7 @@ MAX_K = 1_000
 """Products wanted."""
 MAX_EF = 10_000
 """HNSW beam width."""
+MAX_TEXT_BYTES = 1_024
+"""Text of a query, UTF-8."""
 MAX_TAGS = 100
 """Class tags of one image."""

@@ -74,7 +74,7 @@ def merge_parts(parts: Sequence[Part], waited: float | None) -> indexer_pb2.Inde
 def query_result(query: Query, hits: Sequence[Hit], with_attributes: bool) -> indexer_pb2.VectorQueryResult:
     """Returns the answer to a query, with the token of its next page where that is asked for."""
     result = indexer_pb2.VectorQueryResult(
-        hits=[_hit(hit, with_attributes) for hit in hits], exhausted=len(hits) < query.k
+        hits=[product_hit(hit, with_attributes) for hit in hits], exhausted=len(hits) < query.k
     )
     if query.digest is not None and not result.exhausted and query.depth < MAX_DEPTH:
         result.next_page_token = next_page_token(
@@ -83,7 +83,8 @@ def query_result(query: Query, hits: Sequence[Hit], with_attributes: bool) -> in
     return result
 
 
-def _hit(hit: Hit, with_attributes: bool) -> indexer_pb2.ProductHit:
+def product_hit(hit: Hit, with_attributes: bool) -> indexer_pb2.ProductHit:
+    """Returns a hit as it is sent."""
     stored = hit.record.point()
     answered = indexer_pb2.ProductHit(
         key=stored.key, score=hit.score, image_uri=stored.image_uri, version=stored.version

@@ -13,8 +13,12 @@ from services.indexer.layout import DataDir
 from services.indexer.registry import Registry
 from services.indexer.service import IndexerServicer
 from services.indexer.settings import IndexerSettings
+from services.indexer.text.feeding import TextFeeder
 from services.runtime.server import Application, Lifecycle
 from vitrine.v1 import indexer_pb2_grpc
+
+# A text index that is as new as its collection at the end need not be compared with it at the next start.
+_SETTLE_SECONDS = 2.0
 
 
 class IndexerApplication:
@@ -26,6 +30,7 @@ class IndexerApplication:
         self._settings = settings
         self._threads = ThreadPoolExecutor(settings.resolved_search_threads, "search")
         self._builds = BuildService()
+        self._texts = TextFeeder() if settings.text_index else None
         self._canary = Canary(self._threads, settings.canary_seconds)
         self._data: DataDir | None = None
         self._registry: Registry | None = None
@@ -37,9 +42,11 @@ class IndexerApplication:
             StartError: The data folder cannot be used, or a collection's database is damaged.
         """
         self._data = await asyncio.to_thread(DataDir, self._settings.resolved_data_dir)
-        self._registry = Registry(self._data, self._settings, self._builds)
+        self._registry = Registry(self._data, self._settings, self._builds, self._texts)
         await self._registry.open_all()
         self._builds.start()
+        if self._texts is not None:
+            self._texts.start()
         indexer_pb2_grpc.add_IndexerServicer_to_server(
             IndexerServicer(self._registry, self._threads, self._canary, self._settings, lifecycle.draining), server
         )
@@ -48,6 +55,9 @@ class IndexerApplication:
         """Stops the builder, commits what is queued and lets go of the data folder."""
         await self._builds.stop()
         await self._canary.close()
+        if self._texts is not None:
+            await self._texts.settle(_SETTLE_SECONDS)
+            await self._texts.stop()
         if self._registry is not None:
             await self._registry.close()
         self._threads.shutdown()

@@ -24,8 +24,11 @@ from services.indexer.records import Operation
 from services.indexer.search import ROWS_PER_BEAM
 from services.indexer.segments import DamagedSegmentError, LoadedSegment, load_segment
 from services.indexer.settings import IndexerSettings
+from services.indexer.text.feeding import TextFeeder
+from services.indexer.text.index import TextIndex
+from services.indexer.text.lexicon import DamagedLexiconError, LexiconReader
 from services.indexer.writer import GroupCommitWriter, Written
-from vitrine.errors import NotFoundError
+from vitrine.errors import NotFoundError, PreconditionError
 from vitrine.v1 import indexer_pb2
 
 log = structlog.get_logger()
@@ -34,7 +37,10 @@ log = structlog.get_logger()
 class Collection:
     """A collection being served; everything but `write` (its writer's) belongs to the event loop."""
 
-    def __init__(self, opened: Opened, settings: IndexerSettings, builds: BuildService) -> None:
+    def __init__(
+        self, opened: Opened, settings: IndexerSettings, builds: BuildService, texts: TextFeeder | None
+    ) -> None:
+        """`texts`: None where there is no text index."""
         self.spec = opened.store.spec
         self.name = self.spec.name
         self.files = opened.files
@@ -59,6 +65,11 @@ class Collection:
         )
         self._changed = asyncio.Event()
         self._idle = Idle(settings.seal_idle_seconds, self._seal_what_rests)
+        self.text: TextIndex | None = None
+        self._texts = texts
+        if texts is not None:
+            self.text = TextIndex(self.name, opened.files.database, self.snapshot.generation)
+            texts.add(self.text)
         self._published()
         builds.add(self)
 
@@ -79,6 +90,24 @@ class Collection:
             with contextlib.suppress(ValueError):
                 self._waiters.remove(entry)
 
+    async def text_at(self, generation: int) -> LexiconReader:
+        """Returns the lexicon once it stands for `generation`.
+
+        Raises:
+            NotFoundError: The collection was dropped meanwhile.
+            PreconditionError: The shard keeps no text index.
+        """
+        if self._texts is None or self.text is None:
+            raise PreconditionError("this shard keeps no text index: set VITRINE_INDEXER_TEXT_INDEX=true")
+        return await self._texts.reach(self.text, generation)
+
+    def damaged_text(self, lexicon: LexiconReader, error: DamagedLexiconError) -> None:
+        """Has a lexicon made anew in which a search found damage."""
+        if self._texts is not None and self.text is not None:
+            log.error("text index damaged: made anew", collection=self.name, reason=str(error))
+            self.text.rebuild(lexicon)
+            self._texts.wake()
+
     def write(self, operations: Sequence[Operation]) -> Written:
         """Commits operations and makes them searchable; the writer thread's.
 
@@ -86,6 +115,8 @@ class Collection:
             VitrineError: Nothing was stored.
         """
         commit = self.store.commit(operations)
+        if self.text is not None:
+            self.text.changed(commit.generation, commit.products)
         self._publish(self._memory.apply(commit))
         return Written(commit.outcomes, commit.generation)
 
@@ -109,6 +140,8 @@ class Collection:
         self._closed = True
         self._idle.stop()
         self._builds.remove(self)
+        if self._texts is not None and self.text is not None:
+            self._texts.remove(self.text)
         self._changed.set()
         await self.writer.close(discard=discard)
         for _, reached in self._waiters:
@@ -137,6 +170,8 @@ class Collection:
             gc.freeze()
         self._idle.stir(snapshot.generation)
         self._builds.wake()
+        if self._texts is not None and self.text is not None and self.text.published(self._loop.time()):
+            self._texts.wake()
         self._changed.set()
         for gauge, value in (
             (metrics.POINTS, snapshot.points),

@@ -23,6 +23,11 @@ class ProductTable:
         self._images: list[int] = []
         self.live = 0
 
+    @property
+    def numbered(self) -> int:
+        """How many numbers have been given; any thread may ask."""
+        return len(self._images)
+
     def find(self, product_id: str) -> int | None:
         """Returns the number of a product, None where it was never seen; any thread may ask."""
         return self._ordinals.get(product_id)

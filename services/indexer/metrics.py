@@ -51,6 +51,26 @@ GRAPH_FALLBACKS = Counter(
     "vitrine_indexer_graph_fallbacks", "Segment searches answered exactly because the graph fell short."
 )
 
+TEXT_DOCUMENTS = Gauge("vitrine_indexer_text_documents", "Products that the text index holds.", _COLLECTION)
+TEXT_LAG = Gauge(
+    "vitrine_indexer_text_lag_generations",
+    "Commits that the text index has not taken in yet; a text search waits for those before it.",
+    _COLLECTION,
+)
+TEXT_SEARCH_SECONDS = Histogram(
+    "vitrine_indexer_text_search_seconds",
+    "Time a text search spent in one stage; `wait` is for the text index to be as new as the search.",
+    ("stage",),
+    buckets=_FAST,
+)
+TEXT_REBUILDS = Counter(
+    "vitrine_indexer_text_rebuilds",
+    "Times that a text index was compared with all stored points, by reason: missing (also a new collection), behind "
+    "(the shard was killed), damaged, or overflow (too much changed at once).",
+    ("reason",),
+)
+TEXT_FAILURES = Counter("vitrine_indexer_text_failures", "Jobs of the text index that failed and are tried again.")
+
 CANARY_EXPECTED = Counter(
     "vitrine_indexer_canary_expected",
     "Products of the exact answers (10 best) to sampled live searches, by the share of points that the filter leaves.",
@@ -91,6 +111,8 @@ _BY_COLLECTION = (
     QUEUED_POINTS,
     DEAD_ROWS,
     BUILDS_WAITING,
+    TEXT_DOCUMENTS,
+    TEXT_LAG,
 )
 
 

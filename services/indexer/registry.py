@@ -18,6 +18,7 @@ from services.indexer.layout import DataDir
 from services.indexer.opening import Opened, open_files
 from services.indexer.settings import IndexerSettings
 from services.indexer.snapshots import Snapshots
+from services.indexer.text.feeding import TextFeeder
 from services.runtime.server import StartError
 from vitrine.errors import (
     AlreadyExistsError,
@@ -36,7 +37,9 @@ log = structlog.get_logger()
 class Registry:
     """Opens, creates and drops collections, and points aliases at them."""
 
-    def __init__(self, data: DataDir, settings: IndexerSettings, builds: BuildService) -> None:
+    def __init__(
+        self, data: DataDir, settings: IndexerSettings, builds: BuildService, texts: TextFeeder | None
+    ) -> None:
         """Opens nothing yet but the aliases.
 
         Raises:
@@ -45,6 +48,7 @@ class Registry:
         self._data = data
         self._settings = settings
         self._builds = builds
+        self._texts = texts
         self._collections: dict[str, Collection] = {}
         self._aliases = Aliases(data.aliases)
         self.snapshots = Snapshots(data)
@@ -63,7 +67,7 @@ class Registry:
                 opened = await asyncio.to_thread(open_files, files, self._settings)
             except VitrineError as error:
                 raise StartError(f"collection in {files.directory}: {error.message}") from None
-            collection = Collection(opened, self._settings, self._builds)
+            collection = Collection(opened, self._settings, self._builds, self._texts)
             self._collections[collection.name] = collection
             log.info(
                 "collection opened",
@@ -125,7 +129,7 @@ class Registry:
                     field="spec.name",
                 )
             opened = await asyncio.to_thread(self._create, spec)
-            self._collections[spec.name] = Collection(opened, self._settings, self._builds)
+            self._collections[spec.name] = Collection(opened, self._settings, self._builds, self._texts)
             log.info("collection created", collection=spec.name)
             return True
 

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from services.indexer import metrics
 from services.indexer.answering import answer_queries, merge_parts
 from services.indexer.canary import Canary
+from services.indexer.collection import Collection
 from services.indexer.queries import check_count, read_filter, read_queries
 from services.indexer.reading import get_points, scan_page
 from services.indexer.records import Remove, check_version
@@ -28,12 +29,14 @@ from services.indexer.requests import (
 )
 from services.indexer.settings import IndexerSettings
 from services.indexer.specs import check_spec
+from services.indexer.text.lexicon import DamagedLexiconError, LexiconReader
+from services.indexer.text.search import read_text_query, search_text
 from services.indexer.updates import answer_updates, read_updates
 from services.indexer.upserts import UpsertStream
 from services.runtime.interceptor import Context, long_running
-from vitrine.errors import DeadlineError, UnimplementedError
+from vitrine.errors import DeadlineError
 from vitrine.keys import check_key
-from vitrine.v1 import indexer_pb2, indexer_pb2_grpc
+from vitrine.v1 import common_pb2, indexer_pb2, indexer_pb2_grpc
 
 # Queries that one thread answers together: enough to share the reading of the vectors, few enough for the scores of a
 # whole block to stay in the processor's cache.
@@ -137,14 +140,7 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
         queries = await self._check(request, partial(read_queries, request, collection.spec, collection.products))
         started = time.perf_counter()
         longest = seconds_left(context, self._settings.default_deadline_seconds)
-        try:
-            async with asyncio.timeout(longest * WAIT_SHARE):
-                await collection.wait_generation(request.min_generation)
-        except TimeoutError:
-            raise DeadlineError(
-                f"min_generation {request.min_generation} was not reached in time, the shard is at "
-                f"{collection.snapshot.generation}"
-            ) from None
+        await _wait_generation(collection, request.min_generation, longest)
         waited = time.perf_counter() - started
         snapshot = collection.snapshot
         work = partial(
@@ -178,8 +174,36 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
     async def SearchText(
         self, request: indexer_pb2.SearchTextRequest, context: Context
     ) -> indexer_pb2.SearchTextResponse:
-        """Not with this engine."""
-        raise UnimplementedError("SearchText is not in this version")
+        """Finds the products whose words match best."""
+        collection = self._registry.get(request.collection)
+        query = await self._check(request, partial(read_text_query, request, collection.products))
+        started = time.perf_counter()
+        longest = seconds_left(context, self._settings.default_deadline_seconds)
+        await _wait_generation(collection, request.min_generation, longest)
+        generation = collection.snapshot.generation
+        while True:
+            lexicon = await _wait_text(collection, generation, longest - (time.perf_counter() - started))
+            waited = time.perf_counter() - started
+            work = partial(
+                search_text,
+                collection.snapshot,
+                collection.products,
+                lexicon,
+                query,
+                with_attributes=request.with_attributes,
+                deadline=started + longest,
+                submitted=time.perf_counter(),
+            )
+            try:
+                response = await self._in_thread(work)
+            except DamagedLexiconError as error:
+                collection.damaged_text(lexicon, error)
+            else:
+                break
+        response.timings.insert(0, common_pb2.StageTiming(stage="wait", seconds=waited))
+        for timing in response.timings:
+            metrics.TEXT_SEARCH_SECONDS.labels(timing.stage).observe(timing.seconds)
+        return response
 
     async def Get(self, request: indexer_pb2.IndexerGetRequest, context: Context) -> indexer_pb2.IndexerGetResponse:
         """Reads points by key."""
@@ -229,3 +253,25 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         # Cancelled with the call; what has not started by then never does.
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+async def _wait_generation(collection: Collection, generation: int, longest: float) -> None:
+    """Waits until a search sees `generation`; the caller waits `longest` seconds."""
+    try:
+        async with asyncio.timeout(longest * WAIT_SHARE):
+            await collection.wait_generation(generation)
+    except TimeoutError:
+        raise DeadlineError(
+            f"min_generation {generation} was not reached in time, the shard is at {collection.snapshot.generation}"
+        ) from None
+
+
+async def _wait_text(collection: Collection, generation: int, longest: float) -> LexiconReader:
+    """Waits until the text index stands for `generation`; the caller waits `longest` seconds."""
+    try:
+        async with asyncio.timeout(longest * WAIT_SHARE):
+            return await collection.text_at(generation)
+    except TimeoutError:
+        raise DeadlineError(
+            f"the text index was not at generation {generation} in time; after a crash it takes a while to catch up"
+        ) from None

@@ -103,6 +103,11 @@ class IndexerSettings(ServiceSettings):
         description="Answer a live search exactly as well, at most so often, and count what it missed; 0: never. "
         "Each costs a scan of all vectors: about 70 ms of one core for a million x 256.",
     )
+    text_index: bool = Field(
+        True,
+        description="Keep a full-text index of the products' words for SearchText, fed by a process of its own at a "
+        "low priority. Off: no such process, no such file, and text searches answer FAILED_PRECONDITION.",
+    )
     max_collections: int = Field(64, ge=1, le=4_096, description="Collections of this shard at most.")
     engine: Literal["embedded", "milvus"] = Field(
         "embedded",

@@ -34,6 +34,8 @@ class Commit:
     """New records of labels that were live before and still are."""
     tombstones: int = 0
     """Tombstones stored after the commit."""
+    products: set[str] = field(default_factory=set)
+    """Products of everything that was added, removed or updated."""
 
 
 class Transaction:
@@ -114,6 +116,7 @@ class Transaction:
             (label, *key, version, record.payload, checksum_of_record(record, newer), newer),
         )
         self._commit.added[label] = Put(record, put.vector)
+        self._commit.products.add(record.product_id)
         return 1
 
     def _remove(self, remove: Remove) -> int:
@@ -126,6 +129,8 @@ class Transaction:
         losers = [label for label, stored in rows if delete_wins(version, stored)]
         for label in losers:
             self._drop(label)
+        if losers:
+            self._commit.products.add(remove.product_id)
         # A newer point under the key remembers enough by itself; a product's tombstone also guards unseen images.
         if whole or len(losers) == len(rows):
             self._bury(remove, version)
@@ -158,6 +163,8 @@ class Transaction:
                 self._commit.updated[label] = record
             else:
                 self._commit.added[label] = Put(record, added.vector)
+        if changed:
+            self._commit.products.add(update.product_id)
         return len(changed)
 
     def _bury(self, remove: Remove, version: int) -> None:

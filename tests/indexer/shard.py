@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import numpy as np
+import psutil
 
 from services.local.stack import ROOT, Ports
 from services.local.supervisor import ProcessSpec, Supervisor
@@ -74,6 +76,16 @@ class Shard:
         await self.channel.channel_ready()
         self.stub = indexer_pb2_grpc.IndexerStub(self.channel)
 
+    async def child(self, module):
+        """Returns the shard's own process of a module, once there is one."""
+        async with asyncio.timeout(30):
+            while True:
+                for process in psutil.Process(self.pid).children():
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        if module in process.cmdline():
+                            return process
+                await asyncio.sleep(0.01)
+
     async def create(self, name="things", **fields):
         request = indexer_pb2.CreateCollectionRequest(spec=collection_spec(name, **fields))
         return (await self.stub.CreateCollection(request)).created
@@ -119,6 +131,12 @@ class Shard:
             indexer_pb2.IndexerSearchRequest(collection=collection, queries=[query], **request_fields)
         )
         return [(hit.key.product_id, hit.key.image_id, hit.score) for hit in answer.results[0].hits]
+
+    async def text(self, text, k=10, collection="things", **fields):
+        """Searches for words; returns (product, image) pairs."""
+        request = indexer_pb2.SearchTextRequest(collection=collection, text=text, k=k, **fields)
+        answer = await self.stub.SearchText(request)
+        return [(hit.key.product_id, hit.key.image_id) for hit in answer.hits]
 
     async def get(self, *keys, collection="things", **fields):
         request = indexer_pb2.IndexerGetRequest(collection=collection, keys=[key(*each) for each in keys], **fields)

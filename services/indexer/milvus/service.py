@@ -167,12 +167,6 @@ class MilvusServicer(indexer_pb2_grpc.IndexerServicer):
             collection=collection.name,
         )
 
-    async def SearchText(
-        self, request: indexer_pb2.SearchTextRequest, context: Context
-    ) -> indexer_pb2.SearchTextResponse:
-        """Not with this engine."""
-        raise UnimplementedError("engine is milvus: it has no full-text index")
-
     async def Get(self, request: indexer_pb2.IndexerGetRequest, context: Context) -> indexer_pb2.IndexerGetResponse:
         """Reads points by key."""
         collection = self._registry.get(request.collection)
@@ -210,6 +204,14 @@ class MilvusServicer(indexer_pb2_grpc.IndexerServicer):
             deadline = self._deadline(context)
             points, products = await self._in_thread(partial(count, collection, request.filter, deadline=deadline))
         return indexer_pb2.CountResponse(points=points, products=products, generation=view.generation)
+
+    async def SearchText(
+        self, request: indexer_pb2.SearchTextRequest, context: Context
+    ) -> indexer_pb2.SearchTextResponse:
+        """Not with Milvus, in which nobody looks for words."""
+        raise UnimplementedError(
+            'SearchText: engine = "milvus" has no full-text index; use the embedded engine (deploy/milvus.md)'
+        )
 
     async def Snapshot(self, request: indexer_pb2.SnapshotRequest, context: Context) -> indexer_pb2.SnapshotResponse:
         """Not with Milvus, whose data this shard does not have."""

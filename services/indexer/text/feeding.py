@@ -1,0 +1,198 @@
+"""The server's side of the process that feeds lexicons: asks text indexes what to do, starts it, notices its death."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections import deque
+from contextlib import suppress
+
+import structlog
+from pydantic import ValidationError
+
+from services.indexer import metrics
+from services.indexer.text.index import TextIndex
+from services.indexer.text.lexicon import LexiconReader
+from services.indexer.text.process import TextAnswer, TextJob
+
+_FIRST_RETRY_SECONDS = 0.5
+_LAST_RETRY_SECONDS = 30.0
+_LINE_BYTES = 2**20
+_SETTLE_STEP_SECONDS = 0.01
+
+log = structlog.get_logger()
+
+
+class FeedingError(Exception):
+    """A job failed; it is tried again."""
+
+
+class TextFeeder:
+    """Does the jobs of all collections one after the other in one process, each a short one, taking turns."""
+
+    def __init__(self) -> None:
+        self._indexes: deque[TextIndex] = deque()
+        self._leftovers: list[TextJob] = []
+        self._held: dict[TextIndex, tuple[int, float]] = {}  # attempts, and not before this time of the loop
+        self._wake = asyncio.Event()
+        self._process: asyncio.subprocess.Process | None = None
+        self._worker: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Starts feeding."""
+        self._worker = asyncio.create_task(self._work())
+
+    def add(self, index: TextIndex) -> None:
+        """Feeds an index from now on."""
+        self._indexes.append(index)
+        self.wake()
+
+    def remove(self, index: TextIndex) -> None:
+        """Ends an index; a job under way goes on, for nothing."""
+        with suppress(ValueError):
+            self._indexes.remove(index)
+        self._held.pop(index, None)
+        if (leftover := index.stop()) is not None:
+            self._leftovers.append(leftover)
+            self.wake()
+
+    async def reach(self, index: TextIndex, generation: int) -> LexiconReader:
+        """Returns an index's lexicon once it stands for `generation`.
+
+        Raises:
+            NotFoundError: The collection was dropped meanwhile.
+        """
+        while True:
+            reached = asyncio.ensure_future(index.reach(generation))
+            try:
+                await asyncio.sleep(0)  # now it waits, and is heard
+                self.wake()
+                await reached
+            finally:
+                reached.cancel()
+            if index.reader is not None:  # else found damaged this instant
+                return index.reader
+
+    def wake(self) -> None:
+        """Says that there may be something to do."""
+        self._wake.set()
+
+    async def settle(self, seconds: float) -> None:
+        """Waits until nothing is left to do, so that the next start finds it done; not longer than `seconds`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while any(index.due() is not None for index in self._indexes):
+                    self.wake()
+                    await asyncio.sleep(_SETTLE_STEP_SECONDS)
+
+    async def stop(self) -> None:
+        """Stops; what is not done is done after the next start."""
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
+        await self._end_process()
+
+    async def _work(self) -> None:
+        while True:
+            self._wake.clear()
+            while self._leftovers:
+                with suppress(FeedingError):  # of a process that is gone nothing is left
+                    await self._ask(self._leftovers.pop())
+            index, wait = self._next()
+            if index is None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._wake.wait()
+                continue
+            job = index.next_job()
+            try:
+                answer = await self._ask(job)
+            except FeedingError as error:
+                index.failed(job, damaged=False)
+                self._hold(index, error)
+            else:
+                if answer.damaged:
+                    log.error("text index damaged: made anew", collection=index.name, reason=answer.error)
+                    index.failed(job, damaged=True)
+                else:
+                    self._held.pop(index, None)
+                    index.done(job, answer)
+
+    def _next(self) -> tuple[TextIndex | None, float | None]:
+        """Returns the next index with something to do; or None, and the seconds until that may change."""
+        now = asyncio.get_running_loop().time()
+        soonest: float | None = None
+        for index in self._indexes:
+            due = index.due()
+            if due is None:
+                continue
+            due = max(due, self._held.get(index, (0, 0.0))[1])
+            if due <= now:
+                # The next look starts behind this one, so that a busy collection does not starve the others.
+                self._indexes.remove(index)
+                self._indexes.append(index)
+                return index, None
+            soonest = due if soonest is None else min(soonest, due)
+        return None, None if soonest is None else soonest - now
+
+    def _hold(self, index: TextIndex, error: FeedingError) -> None:
+        if index.stopped:  # dropped meanwhile, and its files with it
+            return
+        attempts = self._held.get(index, (0, 0.0))[0] + 1
+        delay = min(_FIRST_RETRY_SECONDS * 2 ** (attempts - 1), _LAST_RETRY_SECONDS)
+        self._held[index] = (attempts, asyncio.get_running_loop().time() + delay)
+        metrics.TEXT_FAILURES.inc()
+        log.error(
+            "text index falls behind until this succeeds",
+            collection=index.name,
+            attempt=attempts,
+            retry_seconds=delay,
+            error=str(error),
+        )
+
+    async def _ask(self, job: TextJob) -> TextAnswer:
+        process = await self._running()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(job.model_dump_json().encode() + b"\n")
+            await process.stdin.drain()
+            line = await process.stdout.readline()
+        except (OSError, ValueError) as error:
+            await self._end_process()
+            raise FeedingError(f"lost the text process: {error}") from None
+        if not line:
+            status = await process.wait()
+            self._process = None
+            raise FeedingError(f"the text process {process.pid} ended with status {status}")
+        try:
+            answer = TextAnswer.model_validate_json(line)
+        except ValidationError as error:
+            await self._end_process()
+            raise FeedingError(f"the text process answered nonsense: {error}") from None
+        if answer.error is not None and not answer.damaged:
+            raise FeedingError(answer.error)
+        return answer
+
+    async def _running(self) -> asyncio.subprocess.Process:
+        if self._process is None or self._process.returncode is not None:
+            # A fresh interpreter: nothing of gRPC, of threads or of open databases is inherited.
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "services.indexer.text.process",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                limit=_LINE_BYTES,
+                start_new_session=True,  # Ctrl-C is the server's to handle
+            )
+            log.info("text process started", pid=self._process.pid)
+        return self._process
+
+    async def _end_process(self) -> None:
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.kill()  # an unfinished job leaves the lexicon as it was
+            await process.wait()
