@@ -5,9 +5,12 @@ from __future__ import annotations
 import grpc
 
 from services.gateway.answering import Answering
+from services.gateway.http.app import build_app
+from services.gateway.http.pictures.serving import Pictures
+from services.gateway.http.server import HttpServer
 from services.gateway.service import VisualSearchServicer
 from services.gateway.settings import GatewaySettings
-from services.runtime.server import Lifecycle, run
+from services.runtime.server import Lifecycle, StartError, run
 from vitrine.engine import SearchEngine
 from vitrine.v1 import search_pb2_grpc
 
@@ -20,17 +23,35 @@ class Gateway:
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
         self._engine: SearchEngine | None = None
+        self._pictures: Pictures | None = None
+        self._http: HttpServer | None = None
 
     async def start(self, server: grpc.aio.Server, lifecycle: Lifecycle) -> None:
-        """Opens the channels (they connect when used) and registers the servicer."""
+        """Opens the channels (they connect when used), registers the servicer, and serves HTTP where a port is set."""
         self._engine = SearchEngine(self._settings.embedder, self._settings.indexers)
         answering = Answering(self._engine, self._settings)
         search_pb2_grpc.add_VisualSearchServicer_to_server(VisualSearchServicer(answering, self._settings), server)
+        if self._settings.http_port:
+            self._serve_http(answering, lifecycle)
 
     async def stop(self) -> None:
-        """Closes the channels."""
+        """Ends HTTP and closes the channels."""
+        if self._http is not None:
+            await self._http.stop()
+        if self._pictures is not None:
+            self._pictures.close()
         if self._engine is not None:
             await self._engine.close()
+
+    def _serve_http(self, answering: Answering, lifecycle: Lifecycle) -> None:
+        settings = self._settings
+        try:
+            self._pictures = Pictures(settings.image_roots, settings.image_max_bytes)
+        except NotADirectoryError as error:
+            raise StartError(str(error)) from None
+        app = build_app(answering, self._pictures, settings, lifecycle)
+        self._http = HttpServer(app, settings.host, settings.http_port, 4 * settings.max_concurrent_rpcs)
+        self._http.start(lifecycle)
 
 
 if __name__ == "__main__":

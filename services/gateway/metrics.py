@@ -20,3 +20,12 @@ COVERAGE = Histogram(
 RESULTS = Histogram(
     "vitrine_gateway_results", "Products returned by a search.", buckets=(0, 1, 5, 10, 20, 50, 100, 200, 500, 1000)
 )
+HTTP_REQUESTS = Counter(
+    "vitrine_http_requests", "HTTP requests answered, by route, method and status.", ("route", "method", "status")
+)
+HTTP_SECONDS = Histogram(
+    "vitrine_http_request_seconds",
+    "Time from the head of an HTTP request to the end of its answer, by route.",
+    ("route",),
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 30.0),
+)

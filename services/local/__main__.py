@@ -49,7 +49,7 @@ async def _run(*, serve: bool) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    stack = Stack(DATA, shards=SHARDS)
+    stack = Stack(DATA, shards=SHARDS, image_roots=_image_roots())
     async with stack.supervisor:
         work = asyncio.create_task(_show(stack, serve=serve))
         interrupted = asyncio.create_task(stop.wait())
@@ -78,6 +78,11 @@ async def _show(stack: Stack, *, serve: bool) -> int:
         await watch
     watch.cancel()
     return status
+
+
+def _image_roots() -> list[Path]:
+    """Returns where product pictures may be served from: the sample catalogue, and what the environment names."""
+    return [CATALOGUE, *map(Path, filter(None, os.environ.get("VITRINE_GATEWAY_IMAGE_ROOTS", "").split(",")))]
 
 
 def _report(spec: ProcessSpec, seconds: float) -> None:
@@ -142,7 +147,8 @@ def _print_answer(query: SampleQuery, answer: SearchAnswer) -> None:
 def _print_help(stack: Stack) -> None:
     photo = _sample_queries()[0].photo.relative_to(ROOT)
     console.print(
-        f"\n[bold]Serving[/] gRPC at {stack.gateway}; metrics at http://127.0.0.1:{stack.ports.gateway + 1000}/metrics;"
+        f"\n[bold]Page[/] {stack.page}\n"
+        f"[bold]Serving[/] gRPC at {stack.gateway}; metrics at http://127.0.0.1:{stack.ports.gateway + 1000}/metrics;"
         f" logs in {stack.data.relative_to(ROOT)}/logs. In another terminal:\n"
         f"  . .venv/bin/activate\n"
         f"  vitrine search {photo} --sheet sheet.jpg\n"

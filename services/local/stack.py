@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -16,25 +16,27 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Ports:
-    """gRPC and metrics ports of one stack."""
+    """gRPC, metrics and HTTP ports of one stack."""
 
     gateway: int
     embedder: int
     indexers: tuple[int, ...]
     metrics: dict[int, int] = field(default_factory=dict)
     """Metrics port by gRPC port, where it is not the gRPC port + 1000."""
+    http: int = 0
+    """The gateway's; 0: it does not serve HTTP."""
 
     @classmethod
     def default(cls, shards: int) -> Self:
         """The documented ports."""
-        return cls(50050, 50051, tuple(50060 + index for index in range(shards)))
+        return cls(50050, 50051, tuple(50060 + index for index in range(shards)), http=8080)
 
     @classmethod
     def free(cls, shards: int) -> Self:
         """Ports that are free now, for tests and benchmarks."""
-        numbers = _free_ports(2 * (shards + 2))
+        http, *numbers = _free_ports(2 * (shards + 2) + 1)
         serving, metrics = numbers[: shards + 2], numbers[shards + 2 :]
-        return cls(serving[0], serving[1], tuple(serving[2:]), dict(zip(serving, metrics, strict=True)))
+        return cls(serving[0], serving[1], tuple(serving[2:]), dict(zip(serving, metrics, strict=True)), http)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -62,15 +64,17 @@ class Stack:
         shards: int = 2,
         ports: Ports | None = None,
         model_dir: Path | None = None,
+        image_roots: Sequence[Path] = (),
         environment: dict[str, str] | None = None,
     ) -> None:
         """Keeps everything under `data`; `environment` is added to that of every process.
 
-        `model_dir` None: the embedder's default.
+        `model_dir` None: the embedder's default. `image_roots`: where the gateway serves product pictures from.
         """
         self.data = data
         self.ports = ports or Ports.default(shards)
         self._model_dir = model_dir
+        self._image_roots = image_roots
         self._environment = environment or {}
         self.supervisor = Supervisor(ROOT, data / "logs")
 
@@ -78,6 +82,11 @@ class Stack:
     def gateway(self) -> str:
         """Address of the gateway."""
         return _loopback(self.ports.gateway)
+
+    @property
+    def page(self) -> str:
+        """Address of the web page and of the HTTP API."""
+        return f"http://{_loopback(self.ports.http)}"
 
     @property
     def embedder(self) -> str:
@@ -105,7 +114,12 @@ class Stack:
             "gateway",
             "gateway",
             self.ports.gateway,
-            {"EMBEDDER": self.embedder, "INDEXERS": ",".join(self.indexers)},
+            {
+                "EMBEDDER": self.embedder,
+                "INDEXERS": ",".join(self.indexers),
+                "HTTP_PORT": str(self.ports.http),
+                "IMAGE_ROOTS": ",".join(map(str, self._image_roots)),
+            },
         )
         await self.supervisor.start(*shards, embedder, gateway, report=report)
 

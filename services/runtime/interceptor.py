@@ -195,7 +195,7 @@ class _Call:
             InvalidArgumentError: The caller's name is none.
         """
         metadata = {key: value for key, value in self._context.invocation_metadata() or () if isinstance(value, str)}
-        self._request_id = _request_id(metadata)
+        self._request_id = request_id(metadata)
         # gRPC runs every call in a task of its own, so that neither of these is seen by another.
         current_request_id.set(self._request_id)
         set_caller(metadata.get(CLIENT_HEADER, ""))
@@ -247,6 +247,7 @@ class _Call:
         self._context.set_trailing_metadata((*(status.trailing_metadata or ()), (REQUEST_ID, self._request_id)))
 
 
-def _request_id(metadata: Mapping[str, str]) -> str:
+def request_id(metadata: Mapping[str, str]) -> str:
+    """Returns the id that a caller gave its request where it is a sane one, else a new one."""
     given = metadata.get(REQUEST_ID, "")
     return given if _SANE_REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"

@@ -25,6 +25,7 @@ from services.runtime.settings import ServiceSettings, Settings, SettingsError, 
 log = structlog.get_logger()
 
 _FIRST_FLIGHT_BYTES = 2**20
+_DEFAULT_IN_FLIGHT = 256
 
 Reloaded = TypeVar("Reloaded", bound=ServiceSettings, contravariant=True)
 
@@ -41,6 +42,15 @@ class Lifecycle:
     """Set when the process is going to stop: long-lived streams finish what they hold and end."""
     report_health: Callable[[bool], None] = lambda healthy: None
     """Told by a service that it cannot (False), or can again (True), do its work although it runs."""
+    in_flight: InFlight = field(default_factory=lambda: InFlight(_DEFAULT_IN_FLIGHT))
+    """Counts what is being served, over gRPC and otherwise."""
+    serving: bool = False
+    """Whether health checks are told SERVING."""
+
+    def say_serving(self, serving: bool) -> None:
+        """Notes what health checks are told."""
+        self.serving = serving
+        metrics.SERVING.set(serving)
 
 
 @runtime_checkable
@@ -90,7 +100,7 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
     Raises:
         StartError: A port is taken, or the application cannot start.
     """
-    lifecycle = Lifecycle()
+    lifecycle = Lifecycle(in_flight=InFlight(settings.max_concurrent_rpcs))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     hang_up = asyncio.Event()
@@ -98,9 +108,8 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, hang_up.set)
 
-    in_flight = InFlight(settings.max_concurrent_rpcs)
     server = grpc.aio.server(
-        interceptors=[ServiceInterceptor(in_flight, settings.default_deadline_seconds)],
+        interceptors=[ServiceInterceptor(lifecycle.in_flight, settings.default_deadline_seconds)],
         options=server_options(settings),
     )
     address = f"{settings.host}:{settings.port}"
@@ -127,11 +136,11 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
         await server.start()
         healthy.put_nowait(True)
         garbage.settle()
-        attendants.append(asyncio.create_task(_tell_health(checker, ("", *names), healthy)))
+        attendants.append(asyncio.create_task(_tell_health(checker, ("", *names), healthy, lifecycle)))
         attendants.append(asyncio.create_task(_reload_on(hang_up, application, settings)))
         log.info("serving", address=address, start_seconds=round(time.perf_counter() - began, 3))
         await stop.wait()
-        await _drain(settings, server, checker, in_flight, lifecycle)
+        await _drain(settings, server, checker, lifecycle)
     finally:
         for attendant in attendants:
             attendant.cancel()
@@ -141,14 +150,16 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
     log.info("stopped")
 
 
-async def _tell_health(checker: health.aio.HealthServicer, names: Sequence[str], healthy: asyncio.Queue[bool]) -> None:
+async def _tell_health(
+    checker: health.aio.HealthServicer, names: Sequence[str], healthy: asyncio.Queue[bool], lifecycle: Lifecycle
+) -> None:
     """Passes on what the service says of itself; the checker ignores it once the service drains."""
     status = health_pb2.HealthCheckResponse
     while True:
         serving = await healthy.get()
         for name in names:
             await checker.set(name, status.SERVING if serving else status.NOT_SERVING)
-        metrics.SERVING.set(serving)
+        lifecycle.say_serving(serving)
 
 
 async def _reload_on(hang_up: asyncio.Event, application: Application, settings: ServiceSettings) -> None:
@@ -189,19 +200,18 @@ async def _drain(
     settings: ServiceSettings,
     server: grpc.aio.Server,
     checker: health.aio.HealthServicer,
-    in_flight: InFlight,
     lifecycle: Lifecycle,
 ) -> None:
     log.info("draining")
     await checker.enter_graceful_shutdown()
-    metrics.SERVING.set(0)
+    lifecycle.say_serving(False)
     await asyncio.sleep(settings.drain_delay_seconds)
     lifecycle.draining.set()
     # `stop` refuses new calls at once, but waits for open health watches too; ours are what counts.
     refusing = asyncio.create_task(server.stop(settings.drain_seconds))
     try:
         async with asyncio.timeout(settings.drain_seconds):
-            await in_flight.wait_idle()
+            await lifecycle.in_flight.wait_idle()
     except TimeoutError:
         log.warning("calls cancelled after drain_seconds", drain_seconds=settings.drain_seconds)
     await server.stop(0.1)

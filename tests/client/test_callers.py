@@ -62,7 +62,7 @@ async def listening():
 
 async def test_the_gateway_passes_the_name_on_to_the_embedder():
     async with listening() as (listener, address):
-        gateway = Gateway(GatewaySettings(embedder=address, indexers=["127.0.0.1:1"]))
+        gateway = Gateway(GatewaySettings(embedder=address, indexers=["127.0.0.1:1"], http_port=0))
         server = grpc.aio.server(interceptors=[ServiceInterceptor(InFlight(8), 10)])
         port = server.add_insecure_port("127.0.0.1:0")
         await gateway.start(server, Lifecycle())

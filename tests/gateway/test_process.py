@@ -32,6 +32,7 @@ async def gateway(tmp_path, **settings):
     values = {
         "PORT": ports.gateway,
         "METRICS_PORT": ports.metrics[ports.gateway],
+        "HTTP_PORT": ports.http,
         "EMBEDDER": f"127.0.0.1:{ports.embedder}",
         "INDEXERS": ",".join(f"127.0.0.1:{port}" for port in ports.indexers),
         **settings,

@@ -14,7 +14,7 @@ from services.local.supervisor import ProcessDiedError, ProcessSpec, Supervisor
 
 def gateway(name="gateway", **settings):
     ports = Ports.free(1)
-    values = {"PORT": ports.gateway, "METRICS_PORT": ports.metrics[ports.gateway], **settings}
+    values = {"PORT": ports.gateway, "METRICS_PORT": ports.metrics[ports.gateway], "HTTP_PORT": ports.http, **settings}
     environment = {f"VITRINE_GATEWAY_{key}": str(value) for key, value in values.items()}
     return ProcessSpec(name, "services.gateway", f"127.0.0.1:{ports.gateway}", environment)
 
