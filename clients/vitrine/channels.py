@@ -13,7 +13,10 @@ from vitrine.loopback import is_loopback
 
 MAX_MESSAGE_BYTES = 32 * 2**20
 
-# Only UNAVAILABLE is retried, and only by gRPC itself: it says that the call had no effect.
+# Who makes a call again that found nobody: gRPC itself, except where `vitrine.fanout` does. Never both, or an outage
+# costs every call the waits of both.
+_RETRIED_BY_FAN_OUT = ("Search", "SearchText", "Get")
+
 _SERVICE_CONFIG = json.dumps(
     {
         "loadBalancingConfig": [{"round_robin": {}}],
@@ -25,9 +28,11 @@ _SERVICE_CONFIG = json.dumps(
                     "initialBackoff": "0.05s",
                     "maxBackoff": "0.5s",
                     "backoffMultiplier": 2,
+                    # Only UNAVAILABLE: it says that the call had no effect.
                     "retryableStatusCodes": ["UNAVAILABLE"],
                 },
-            }
+            },
+            {"name": [{"service": "vitrine.v1.Indexer", "method": method} for method in _RETRIED_BY_FAN_OUT]},
         ],
         "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.1},
     }
@@ -39,6 +44,8 @@ def open_channel(
 ) -> grpc.aio.Channel:
     """Opens a channel to `host:port`; it connects when first used and reconnects by itself.
 
+    It spreads calls over all addresses that the name stands for, and looks them up again whenever a connection ends.
+
     Raises:
         InvalidArgumentError: A file of the credentials cannot be read, or a token would go over plain text to another
             machine.
@@ -49,11 +56,16 @@ def open_channel(
         # The server's limit is the one that counts, and its refusal names it.
         ("grpc.max_send_message_length", -1),
         ("grpc.service_config", _SERVICE_CONFIG),
+        # A peer that vanished without a word is noticed between calls, not by the next one.
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 1_000),  # in effect the connect timeout
         ("grpc.max_reconnect_backoff_ms", 2_000),
+        # A pod that moved has a new address; gRPC's own 30 s would keep calling the old one.
+        ("grpc.dns_min_time_between_resolutions_ms", 2_000),
     ]
     bearer = credentials.bearer()
     if credentials.tls is not None:

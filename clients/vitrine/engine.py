@@ -22,6 +22,9 @@ from vitrine.errors import (
     UnimplementedError,
     from_status,
 )
+from vitrine.fanout.observer import ShardObserver
+from vitrine.fanout.policy import ShardPolicy
+from vitrine.fanout.result import answers_needed
 from vitrine.filters import parse, validate
 from vitrine.keys import check_collection_name, check_id, check_key
 from vitrine.limits import MAX_EF, MAX_K, MAX_TAGS
@@ -65,10 +68,18 @@ class _Probe:
 class SearchEngine:
     """Searches by image, stored product or vector over one embedder and the shards of one index."""
 
-    def __init__(self, embedder: str, shards: Sequence[str], credentials: Credentials | None = None) -> None:
+    def __init__(
+        self,
+        embedder: str,
+        shards: Sequence[str],
+        credentials: Credentials | None = None,
+        *,
+        policy: ShardPolicy = ShardPolicy(),  # noqa: B008 - immutable
+        observer: ShardObserver | None = None,
+    ) -> None:
         """Opens channels (lazily connected) to `host:port` addresses; `shards` in shard order."""
         self.embedder_address = embedder
-        self.shards = ShardSet(shards, credentials)
+        self.shards = ShardSet(shards, credentials, policy=policy, observer=observer)
         self._embedder_channel = open_channel(embedder, credentials)
         self._embedder: embedder_pb2_grpc.EmbedderAsyncStub = embedder_pb2_grpc.EmbedderStub(self._embedder_channel)
 
@@ -165,10 +176,10 @@ class SearchEngine:
     async def _read(
         self, collection: str, key: common_pb2.PointKey, timeout: float, *, with_vectors: bool
     ) -> Sequence[indexer_pb2.Point]:
-        index, stub = self.shards.owner(key.product_id)
+        index, _ = self.shards.owner(key.product_id)
         question = indexer_pb2.IndexerGetRequest(collection=collection, keys=[key], with_vectors=with_vectors)
         try:
-            answer = await call_within(stub.Get(question, timeout=timeout), timeout)
+            answer = await self.shards.ask(index, lambda stub, seconds: stub.Get(question, timeout=seconds), timeout)
         except UnavailableError as error:
             raise named(error, f"shard {index}, which owns the product,", self.shards.addresses[index]) from None
         except NotFoundError:
@@ -187,16 +198,16 @@ class SearchEngine:
         question = indexer_pb2.IndexerSearchRequest(
             collection=request.collection, queries=[query], ef=request.ef, exact=request.exact, with_attributes=True
         )
-        found = await self.shards.fan_out(lambda stub, seconds: stub.Search(question, timeout=seconds), budget)
+        allow_partial = request.allow_partial or not request.HasField("allow_partial")
+        needed = answers_needed(len(self.shards), request.min_coverage, allow_partial)
+        found = await self.shards.fan_out(
+            lambda stub, seconds: stub.Search(question, timeout=seconds), budget, needed=needed
+        )
         try:
             found.raise_if_unanswered()
         except NotFoundError:
             raise _no_collection(request.collection) from None
-        covered = len(found.answers) / len(self.shards)
-        if covered < request.min_coverage:
-            raise UnavailableError(
-                f"{len(found.answers)} of {len(self.shards)} shards answered, min_coverage is {request.min_coverage:g}"
-            )
+        found.raise_if_short(needed)
         timer.record("index", started)
         return found
 

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, TypeAlias, TypeVar
+from functools import partial
+from typing import TypeAlias, TypeVar
 
 import grpc
 
 from vitrine.channels import open_channel
 from vitrine.credentials import Credentials
-from vitrine.errors import (
-    DeadlineError,
-    InvalidArgumentError,
-    NotFoundError,
-    PreconditionError,
-    UnavailableError,
-    UnimplementedError,
-    VitrineError,
-    from_rpc_error,
-)
+from vitrine.errors import DeadlineError, from_rpc_error
+from vitrine.fanout.breaker import Breaker, BreakerState
+from vitrine.fanout.budget import RetryBudget
+from vitrine.fanout.driver import drive
+from vitrine.fanout.machine import FanOutMachine, Guard
+from vitrine.fanout.observer import ShardObserver
+from vitrine.fanout.policy import ShardPolicy
+from vitrine.fanout.probing import Prober
+from vitrine.fanout.result import FanOut, answers_needed
 from vitrine.sharding import shard_of
 from vitrine.v1 import indexer_pb2_grpc
+
+__all__ = ["FanOut", "ShardCall", "ShardSet", "Stub", "TimedShardCall", "answers_needed", "call_within"]
 
 Answer = TypeVar("Answer")
 Stub: TypeAlias = "indexer_pb2_grpc.IndexerAsyncStub"
@@ -30,49 +31,37 @@ ShardCall: TypeAlias = Callable[["indexer_pb2_grpc.IndexerAsyncStub"], Awaitable
 TimedShardCall: TypeAlias = Callable[["indexer_pb2_grpc.IndexerAsyncStub", float], Awaitable[Answer]]
 """Starts a call on one shard's stub that may take so many seconds."""
 
-# The request itself is wrong, so every shard would say the same: no answer is better than part of one.
-_CALLERS_FAULT = (InvalidArgumentError, PreconditionError, UnimplementedError)
-
-
-@dataclass
-class FanOut(Generic[Answer]):
-    """What became of one question to every shard, by shard index."""
-
-    answers: dict[int, Answer] = field(default_factory=dict)
-    failed: dict[int, VitrineError] = field(default_factory=dict)
-    """Also those skipped."""
-    skipped: set[int] = field(default_factory=set)
-    """Not asked, because they failed again and again."""
-    timed_out: dict[int, VitrineError] = field(default_factory=dict)
-
-    def raise_if_unanswered(self) -> None:
-        """Raises what the shards agree on where none of them answered.
-
-        Raises:
-            NotFoundError: Every shard that could be reached says so.
-            DeadlineError: None answered in time.
-            UnavailableError: None could be asked.
-        """
-        if self.answers:
-            return
-        missing = [error for error in self.failed.values() if isinstance(error, NotFoundError)]
-        if missing:
-            raise missing[0]
-        if self.timed_out and not self.failed:
-            raise DeadlineError(f"none of {len(self.timed_out)} shards answered in time")
-        reasons = "; ".join(f"shard {index}: {error.message}" for index, error in sorted(self.failed.items()))
-        raise UnavailableError(f"no shard answered ({reasons})")
-
 
 class ShardSet:
     """Channels to the shards of an index, in shard order."""
 
-    def __init__(self, addresses: Sequence[str], credentials: Credentials | None = None) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        credentials: Credentials | None = None,
+        *,
+        policy: ShardPolicy = ShardPolicy(),  # noqa: B008 - immutable
+        observer: ShardObserver | None = None,
+    ) -> None:
+        """Opens channels to `host:port` addresses; they connect when first used."""
         if not addresses:
             raise ValueError("addresses must name at least one shard")
         self.addresses = tuple(addresses)
         self._channels = [open_channel(address, credentials) for address in addresses]
         self.stubs: list[Stub] = [indexer_pb2_grpc.IndexerStub(channel) for channel in self._channels]
+        self._observer = observer
+        self.breakers = [Breaker(policy, partial(self._breaker_changed, index)) for index in range(len(addresses))]
+        self._guards = {
+            index: Guard(breaker, RetryBudget(policy.retry_share, policy.retry_reserve))
+            for index, breaker in enumerate(self.breakers)
+        }
+        self._probers = [
+            Prober(channel, breaker, policy.probe_seconds)
+            for channel, breaker in zip(self._channels, self.breakers, strict=True)
+        ]
+        if observer is not None:
+            for index, breaker in enumerate(self.breakers):
+                observer.breaker_changed(index, breaker.state)
 
     def __len__(self) -> int:
         return len(self.stubs)
@@ -82,39 +71,84 @@ class ShardSet:
         index = shard_of(product_id, len(self.stubs))
         return index, self.stubs[index]
 
-    async def fan_out(self, call: TimedShardCall[Answer], timeout: float) -> FanOut[Answer]:
+    async def fan_out(self, call: TimedShardCall[Answer], timeout: float, *, needed: int = 0) -> FanOut[Answer]:
         """Asks every shard at once; a slow or dead one costs its own answer only.
+
+        One that keeps failing is not asked until it is well again. A call that fails in passing is made twice, so it
+        must be safe to make twice; gRPC makes those of its methods that `vitrine.channels` names only once.
 
         Args:
             call: Starts the call on one shard's stub, with the seconds that it may take.
             timeout: Seconds after which what has not answered has timed out, even if gRPC has not noticed yet.
+            needed: Answers below which the rest is worth nothing: it ends as soon as they cannot be reached
+                (`answers_needed`, `FanOut.raise_if_short`).
 
         Raises:
-            InvalidArgumentError, PreconditionError, UnimplementedError: A shard refused the request itself.
+            InvalidArgumentError, PreconditionError, UnimplementedError, PermissionDeniedError, UnauthenticatedError:
+                A shard refused the request itself.
         """
-        result: FanOut[Answer] = FanOut()
+        return await self._ask(self._guards, call, timeout, needed)
 
-        async def ask(index: int, stub: Stub) -> None:
-            try:
-                result.answers[index] = await call_within(call(stub, timeout), timeout)
-            except _CALLERS_FAULT:
-                raise
-            except DeadlineError as error:
-                result.timed_out[index] = error
-            except VitrineError as error:
-                result.failed[index] = error
+    async def ask(self, index: int, call: TimedShardCall[Answer], timeout: float) -> Answer:
+        """Asks one shard for what only it knows, as `fan_out` does; fails where it does not answer.
 
+        Raises:
+            VitrineError: What went wrong.
+        """
+        found = await self._ask({index: self._guards[index]}, call, timeout, 1)
+        if index in found.answers:
+            return found.answers[index]
+        error = found.failed.get(index) or found.timed_out[index]
+        found = FanOut()  # an error that is raised holds this frame, which would hold the error
         try:
-            async with asyncio.TaskGroup() as group:
-                for index, stub in enumerate(self.stubs):
-                    group.create_task(ask(index, stub))
-        except* _CALLERS_FAULT as refusals:
-            raise _first(refusals) from None
-        return result
+            raise error
+        finally:
+            del error
 
     async def close(self) -> None:
         """Closes every channel."""
+        await asyncio.gather(*(prober.stop() for prober in self._probers))
         await asyncio.gather(*(channel.close() for channel in self._channels))
+
+    async def _ask(
+        self, guards: dict[int, Guard], call: TimedShardCall[Answer], timeout: float, needed: int
+    ) -> FanOut[Answer]:
+        clock = asyncio.get_running_loop().time
+        stubs = self.stubs
+        machine: FanOutMachine[Answer] = FanOutMachine(
+            guards, clock() + timeout, needed=needed, addresses=self.addresses
+        )
+        try:
+            await drive(machine, lambda index, seconds: call(stubs[index], seconds), now=clock)
+        finally:
+            if self._observer is not None:
+                _report(self._observer, machine.result)
+        if (refusal := machine.refusal) is None:
+            return machine.result
+        del machine  # as in `ask`
+        try:
+            raise refusal
+        finally:
+            del refusal
+
+    def _breaker_changed(self, index: int, state: BreakerState) -> None:
+        if state is BreakerState.OPEN:
+            self._probers[index].begin()
+        if self._observer is not None:
+            self._observer.breaker_changed(index, state)
+
+
+def _report(observer: ShardObserver, found: FanOut[Answer]) -> None:
+    for index in found.answers:
+        observer.called(index, "answered")
+    for index in found.failed:
+        observer.called(index, "skipped" if index in found.skipped else "failed")
+    for index in found.timed_out:
+        observer.called(index, "timed_out")
+    for index in found.abandoned:
+        observer.called(index, "abandoned")
+    for index in found.retried:
+        observer.retried(index)
 
 
 async def call_within(call: Awaitable[Answer], timeout: float) -> Answer:
@@ -126,10 +160,3 @@ async def call_within(call: Awaitable[Answer], timeout: float) -> Answer:
         raise DeadlineError(f"no answer within {timeout:.3g} s") from None
     except grpc.RpcError as error:
         raise from_rpc_error(error) from None
-
-
-def _first(group: BaseExceptionGroup[VitrineError]) -> VitrineError:
-    """Returns the first plain error of a group; errors raised by tasks of a TaskGroup do not nest."""
-    first = group.exceptions[0]
-    assert isinstance(first, VitrineError)
-    return first

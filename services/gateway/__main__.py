@@ -8,6 +8,7 @@ from services.gateway.answering import Answering
 from services.gateway.http.app import build_app
 from services.gateway.http.pictures.serving import Pictures
 from services.gateway.http.server import HttpServer
+from services.gateway.observing import ShardMetrics
 from services.gateway.service import VisualSearchServicer
 from services.gateway.settings import GatewaySettings
 from services.runtime.server import Lifecycle, StartError, run
@@ -28,7 +29,12 @@ class Gateway:
 
     async def start(self, server: grpc.aio.Server, lifecycle: Lifecycle) -> None:
         """Opens the channels (they connect when used), registers the servicer, and serves HTTP where a port is set."""
-        self._engine = SearchEngine(self._settings.embedder, self._settings.indexers)
+        self._engine = SearchEngine(
+            self._settings.embedder,
+            self._settings.indexers,
+            policy=self._settings.shard_policy,
+            observer=ShardMetrics(),
+        )
         answering = Answering(self._engine, self._settings)
         search_pb2_grpc.add_VisualSearchServicer_to_server(VisualSearchServicer(answering, self._settings), server)
         if self._settings.http_port:

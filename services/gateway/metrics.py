@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 STAGE_SECONDS = Histogram(
     "vitrine_gateway_stage_seconds",
@@ -28,4 +28,14 @@ HTTP_SECONDS = Histogram(
     "Time from the head of an HTTP request to the end of its answer, by route.",
     ("route",),
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 30.0),
+)
+SHARD_CALLS = Counter(
+    "vitrine_gateway_shard_calls", "Shards asked (or skipped) by a search, by outcome.", ("shard", "outcome")
+)
+SHARD_RETRIES = Counter("vitrine_gateway_shard_retries", "Calls to a shard that were made a second time.", ("shard",))
+BREAKER_STATE = Gauge(
+    "vitrine_gateway_breaker_state", "Whether a shard is asked: 0 it is, 1 on trial, 2 it is not.", ("shard",)
+)
+BREAKER_TRANSITIONS = Counter(
+    "vitrine_gateway_breaker_transitions", "Changes of a shard's circuit breaker, by its new state.", ("shard", "state")
 )

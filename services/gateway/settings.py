@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from services.runtime.settings import AddressList, PathList, ServiceSettings
+from vitrine.fanout.policy import ShardPolicy
 
 
 class GatewaySettings(ServiceSettings):
@@ -38,3 +39,35 @@ class GatewaySettings(ServiceSettings):
     status_timeout_seconds: float = Field(
         2.0, gt=0, le=60, description="How long GetStatus waits for each component before reporting it as down."
     )
+    breaker_failures: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="Calls in a row that a shard leaves unanswered before searches go on without it (circuit breaker). "
+        "Fewer spare callers the wait sooner, and cut off a shard that only hiccups.",
+    )
+    breaker_probe_seconds: float = Field(
+        1.0,
+        gt=0,
+        le=60,
+        description="How often a shard that is not asked gets a health check, and how long that may take. Shorter "
+        "finds out sooner that it is back.",
+    )
+    shard_retry_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Calls to a shard that may be made a second time, as a share of all calls to it. More helps over "
+        "hiccups, and loads a shard in trouble further.",
+    )
+
+    @property
+    def shard_policy(self) -> ShardPolicy:
+        """How patient searches are with the shards."""
+        return ShardPolicy(
+            breaker_failures=self.breaker_failures,
+            probe_seconds=self.breaker_probe_seconds,
+            longest_probe_seconds=16 * self.breaker_probe_seconds,
+            retry_share=self.shard_retry_share,
+            retry_reserve=100 * self.shard_retry_share,
+        )

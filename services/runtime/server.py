@@ -185,7 +185,10 @@ async def _reload_on(hang_up: asyncio.Event, application: Application, settings:
 
 def server_options(settings: ServiceSettings) -> list[tuple[str, int]]:
     """Returns the gRPC channel arguments of a server."""
+    age = settings.max_connection_age_seconds
     return [
+        # No grace is set, so that streams on an old connection end when they are done.
+        *([("grpc.max_connection_age_ms", round(age * 1000))] if age else []),
         ("grpc.so_reuseport", 0),  # a second process on the port must fail, not share it silently
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),

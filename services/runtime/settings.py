@@ -62,6 +62,13 @@ class ServiceSettings(BaseSettings):
         le=65536,
         description="Calls in flight before further ones are refused with RESOURCE_EXHAUSTED and retry advice.",
     )
+    max_connection_age_seconds: float = Field(
+        300.0,
+        ge=0,
+        le=86400,
+        description="Age at which a client is asked to connect anew, so that calls spread over new replicas; what is "
+        "under way goes on. Shorter spreads sooner and connects more often; 0: never.",
+    )
     default_deadline_seconds: float = Field(
         30.0,
         gt=0,
