@@ -27,6 +27,7 @@ async def drive(
 
     Raises:
         asyncio.CancelledError: The caller left; nothing is out any more.
+        CancelledCallError: Somebody else cancelled a call: its channel was closed.
         Exception: A defect in `call`; nothing is out any more.
     """
     await _Drive(machine, call, now).run()
@@ -61,24 +62,18 @@ class _Drive(Generic[Answer]):
         for action in actions:
             match action:
                 case Call(shard, attempt, deadline):
-                    task = self._loop.create_task(self._ask(shard, max(deadline - self._now(), 0.0)))
-                    self._tasks[shard, attempt] = task
+                    seconds = max(deadline - self._now(), 0.0)
+                    task = self._tasks[shard, attempt] = self._loop.create_task(_answer(self._call, shard, seconds))
                     task.add_done_callback(partial(self._ended, shard, attempt))
                 case Cancel(shard, attempt):
-                    self._tasks[shard, attempt].cancel()
+                    if (shard, attempt) in self._tasks:  # not where it just ended with a defect
+                        self._tasks[shard, attempt].cancel()
                 case Wake(at):
                     if self._timer is not None:
                         self._timer.cancel()
                     self._timer = self._loop.call_at(at, self._wake)
-                case _:
-                    if not self._finished.done():
-                        self._finished.set_result(None)
-
-    async def _ask(self, shard: int, seconds: float) -> Answer:
-        try:
-            return await self._call(shard, seconds)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
+                case _ if not self._finished.done():
+                    self._finished.set_result(None)
 
     def _wake(self) -> None:
         # The loop's timers come up to a tick early; to the machine it is the time it asked for.
@@ -87,11 +82,21 @@ class _Drive(Generic[Answer]):
 
     def _ended(self, shard: int, attempt: int, task: asyncio.Task[Answer]) -> None:
         del self._tasks[shard, attempt]
-        # Cancelled by us, which the machine knows, or by a channel that was closed, which it does not.
-        error = CancelledCallError("the call was cancelled") if task.cancelled() else task.exception()
-        if error is None:
+        if self._finished.done():
+            return
+        if task.cancelled():  # not by us, before the end
+            self._finished.set_exception(CancelledCallError("the channel was closed"))
+        elif (error := task.exception()) is None:
             self._perform(self._machine.answered(shard, attempt, task.result(), self._now()))
         elif isinstance(error, VitrineError):
             self._perform(self._machine.failed(shard, attempt, error, self._now()))
-        elif not self._finished.done():
+        else:
             self._finished.set_exception(error)
+
+
+# No method: an error holds the frames that it passed, and a fan-out its errors.
+async def _answer(call: Callable[[int, float], Awaitable[Answer]], shard: int, seconds: float) -> Answer:
+    try:
+        return await call(shard, seconds)
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from None
