@@ -5,9 +5,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import annotated_types
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from services.embedder.settings import EmbedderSettings
 from services.gateway.settings import GatewaySettings
@@ -30,12 +32,32 @@ def render() -> str:
     return _HEADER + "".join(f"\n[{kind.section}]\n" + "\n".join(_settings(kind)) for kind in SECTIONS)
 
 
-def _settings(kind: type[ServiceSettings]) -> Iterator[str]:
+def _settings(kind: type[BaseModel], mark: str = "") -> Iterator[str]:
+    """Yields the lines of a table; `mark` stands before its settings. Tables within it come last, as TOML has it."""
+    tables = {name: field for name, field in kind.model_fields.items() if _tables_of(field) is not None}
     for name, field in kind.model_fields.items():
-        limits = ", ".join(_limits(field.metadata))
-        description = f"{field.description}{f' ({limits})' if limits else ''}"
-        yield textwrap.fill(description, 116, initial_indent="# ", subsequent_indent="# ")
-        yield f"# {name} =\n" if field.default is None else f"{name} = {_toml(field.default)}\n"
+        if name not in tables:
+            yield _description(field)
+            yield f"# {name} =\n" if field.default is None else f"{mark}{name} = {_toml(field.default)}\n"
+    for name, field in tables.items():
+        inner = _tables_of(field)
+        assert inner is not None
+        yield _description(field)
+        yield f"# [{getattr(kind, 'section', '')}.{name}.NAME]\n"
+        yield from _settings(inner, "# ")
+
+
+def _tables_of(field: FieldInfo) -> type[BaseModel] | None:
+    """Returns what the tables of a setting hold where it is a table of tables."""
+    arguments = get_args(field.annotation) if get_origin(field.annotation) is dict else ()
+    is_table = len(arguments) == 2 and isinstance(arguments[1], type) and issubclass(arguments[1], BaseModel)
+    return arguments[1] if is_table else None
+
+
+def _description(field: FieldInfo) -> str:
+    limits = ", ".join(_limits(field.metadata))
+    description = f"{field.description}{f' ({limits})' if limits else ''}"
+    return textwrap.fill(description, 116, initial_indent="# ", subsequent_indent="# ")
 
 
 def _limits(metadata: list[Any]) -> Iterator[str]:
@@ -57,6 +79,8 @@ def _toml(value: Any) -> str:
             return repr(value)
         case list() | tuple():
             return "[" + ", ".join(_toml(each) for each in value) + "]"
+        case dict():
+            return "{" + ", ".join(f"{name} = {_toml(each)}" for name, each in value.items()) + "}"
         case _:
             return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 

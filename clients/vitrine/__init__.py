@@ -12,17 +12,23 @@ if TYPE_CHECKING:
     from vitrine.client import AsyncVitrine, Vitrine
     from vitrine.credentials import Credentials, Tls
     from vitrine.errors import VitrineError
+    from vitrine.queries import ImagePart, ProductPart, Ranking, TextPart, VectorPart
     from vitrine.results import Coverage, RankedProduct, SearchAnswer, Status, StoredProduct
 
 _HOMES = {
     "AsyncVitrine": "client",
     "Coverage": "results",
     "Credentials": "credentials",
+    "ImagePart": "queries",
+    "ProductPart": "queries",
     "RankedProduct": "results",
+    "Ranking": "queries",
     "SearchAnswer": "results",
     "Status": "results",
     "StoredProduct": "results",
+    "TextPart": "queries",
     "Tls": "credentials",
+    "VectorPart": "queries",
     "Vitrine": "client",
     "VitrineError": "errors",
 }
@@ -31,11 +37,16 @@ __all__ = [
     "AsyncVitrine",
     "Coverage",
     "Credentials",
+    "ImagePart",
+    "ProductPart",
     "RankedProduct",
+    "Ranking",
     "SearchAnswer",
     "Status",
     "StoredProduct",
+    "TextPart",
     "Tls",
+    "VectorPart",
     "Vitrine",
     "VitrineError",
 ]

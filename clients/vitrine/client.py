@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -14,6 +14,7 @@ from vitrine.channels import open_channel
 from vitrine.credentials import Credentials, Tls
 from vitrine.engine import SearchEngine
 from vitrine.errors import InvalidArgumentError
+from vitrine.queries import Box, ImagePart, ProductPart, QueryPart, Ranking, TextPart, VectorPart
 from vitrine.results import SearchAnswer, Status, StoredProduct
 from vitrine.shards import call_within
 from vitrine.v1 import common_pb2, filter_pb2, search_pb2, search_pb2_grpc
@@ -26,6 +27,8 @@ DEFAULT_TIMEOUT = 10.0
 
 class _Backend(Protocol):
     async def search(self, request: search_pb2.SearchRequest, timeout: float) -> search_pb2.SearchResponse: ...
+
+    async def recommend(self, request: search_pb2.RecommendRequest, timeout: float) -> search_pb2.RecommendResponse: ...
 
     async def get(self, request: search_pb2.GetRequest, timeout: float) -> search_pb2.GetResponse: ...
 
@@ -44,6 +47,9 @@ class _Gateway:
 
     async def search(self, request: search_pb2.SearchRequest, timeout: float) -> search_pb2.SearchResponse:
         return await call_within(self._stub.Search(request, timeout=timeout, metadata=self._metadata), timeout)
+
+    async def recommend(self, request: search_pb2.RecommendRequest, timeout: float) -> search_pb2.RecommendResponse:
+        return await call_within(self._stub.Recommend(request, timeout=timeout, metadata=self._metadata), timeout)
 
     async def get(self, request: search_pb2.GetRequest, timeout: float) -> search_pb2.GetResponse:
         return await call_within(self._stub.Get(request, timeout=timeout, metadata=self._metadata), timeout)
@@ -96,54 +102,130 @@ class AsyncVitrine:
         self,
         collection: str,
         *,
-        image: bytes | None = None,
-        product_id: str | None = None,
+        image: bytes | Sequence[bytes] | None = None,
+        text: str | None = None,
+        product_id: str | Sequence[str] | None = None,
         image_id: str = "",
         vector: common_pb2.Vector | None = None,
+        parts: Sequence[QueryPart] = (),
+        box: Box | None = None,
+        auto_crop: bool = False,
         k: int = 10,
         filter: str | filter_pb2.Filter | None = None,  # noqa: A002 - the word users know
-        box: tuple[float, float, float, float] | None = None,
         exclude_product_ids: Sequence[str] = (),
         min_score: float | None = None,
         min_coverage: float = 0.0,
+        allow_partial: bool = True,
+        ranking: Ranking | None = None,
+        explain: bool = False,
+        with_images: bool = False,
+        facets: Sequence[str] = (),
+        page_token: bytes = b"",
+        user_key: str = "",
+        min_generations: Mapping[int, int] | None = None,
         ef: int = 0,
         exact: bool = False,
         top_tags: int = 0,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> SearchAnswer:
-        """Ranks products by likeness to one image, one stored product (or one of its images), or one vector.
+        """Ranks products by likeness to images, stored products, vectors and words: at least one, and 8 at most.
 
         Args:
             collection: Name of the collection.
-            image: JPEG, PNG or WebP file content.
-            product_id: A stored product; it is left out of the answer.
-            image_id: Which of its images; empty: the first.
+            image: JPEG, PNG or WebP file content; several count alike.
+            text: Words of the catalogue.
+            product_id: A stored product, or several; they are left out of the answer.
+            image_id: Which image of the one product; empty: the first.
             vector: From `Embedder.Embed`, of the collection's model.
+            parts: More to search by, each with a weight of its own (`vitrine.queries`).
+            box: x, y, width, height of the part of the one image to search by, in fractions of the upright image.
+            auto_crop: Find the main subject of the images and search by it.
             k: Products wanted, 1..1,000.
             filter: A line such as `category = "Kitchen" and price < 50`, or the typed tree.
-            box: x, y, width, height of the part of the image to search by, in fractions of the upright image.
             exclude_product_ids: Products never to return.
-            min_score: Lowest score returned.
+            min_score: Lowest likeness returned; not with text.
             min_coverage: Share of the shards that must answer, else UnavailableError.
+            allow_partial: False: all of them must.
+            ranking: Changes how the collection's candidates are ranked.
+            explain: Say which stage made which score.
+            with_images: Return all images of each product.
+            facets: Attributes whose values are to be counted over the candidates.
+            page_token: `next_page_token` of the answer to the same search; `search_pages` does that for you.
+            user_key: Who searches, as a pseudonym; for feedback and personal taste.
+            min_generations: Read your writes: by shard index, the generation that the shard must have reached.
             ef: HNSW beam width; 0: the index's default.
             exact: Compare with every point instead of walking graphs.
-            top_tags: Class tags of the query image to return.
+            top_tags: Class tags of the first query image to return.
             timeout: Seconds the answer may take.
         """
+        query = [
+            *_parts(image, text, product_id, image_id, vector, box, auto_crop=auto_crop),
+            *(part.to_proto() for part in parts),
+        ]
+        if not query:
+            raise InvalidArgumentError("nothing to search by: give image, text, product_id, vector or parts")
         request = search_pb2.SearchRequest(
             collection=collection,
-            query=[_query_part(image, product_id, image_id, vector, box)],
+            query=query,
             k=k,
             filter=filter if isinstance(filter, filter_pb2.Filter) else None,
             filter_text=filter if isinstance(filter, str) else "",
             exclude_product_ids=exclude_product_ids,
             min_score=min_score,
             min_coverage=min_coverage,
+            allow_partial=allow_partial,
+            ranking=ranking.to_proto() if ranking is not None else None,
+            explain=explain,
+            with_images=with_images,
+            facets=facets,
+            page_token=page_token,
+            user_key=user_key,
+            min_generations=min_generations or {},
             ef=ef,
             exact=exact,
             top_tags=top_tags,
         )
         return SearchAnswer.from_proto(await self._backend.search(request, timeout))
+
+    async def search_pages(self, collection: str, **options: Any) -> AsyncIterator[SearchAnswer]:
+        """Yields one answer after the other, k products each, until there are no more (1,000 products at most).
+
+        Takes what `search` takes. No product appears twice, whatever is written meanwhile.
+        """
+        while True:
+            answer = await self.search(collection, **options)
+            yield answer
+            if not answer.next_page_token:
+                return
+            options["page_token"] = answer.next_page_token
+
+    async def recommend(
+        self,
+        collection: str,
+        liked: Sequence[str],
+        *,
+        disliked: Sequence[str] = (),
+        k: int = 10,
+        filter: str | filter_pb2.Filter | None = None,  # noqa: A002 - the word users know
+        ranking: Ranking | None = None,
+        exclude_product_ids: Sequence[str] = (),
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> SearchAnswer:
+        """Finds products for a shopper, from the ids of those they liked (1..50) and did not like; none is returned.
+
+        The other arguments are those of `search`. Products that are not stored do not count.
+        """
+        request = search_pb2.RecommendRequest(
+            collection=collection,
+            liked=[common_pb2.PointKey(product_id=each) for each in liked],
+            disliked=[common_pb2.PointKey(product_id=each) for each in disliked],
+            k=k,
+            filter=filter if isinstance(filter, filter_pb2.Filter) else None,
+            filter_text=filter if isinstance(filter, str) else "",
+            ranking=ranking.to_proto() if ranking is not None else None,
+            exclude_product_ids=exclude_product_ids,
+        )
+        return SearchAnswer.from_recommend(await self._backend.recommend(request, timeout))
 
     async def get(self, collection: str, product_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> StoredProduct:
         """Reads one stored product with all its images."""
@@ -195,6 +277,16 @@ class Vitrine:
         """As `AsyncVitrine.search`."""
         return self._run(self._client.search(collection, **options))
 
+    def search_pages(self, collection: str, **options: Any) -> Iterator[SearchAnswer]:
+        """As `AsyncVitrine.search_pages`."""
+        pages = self._client.search_pages(collection, **options)
+        while (answer := self._run(_next(pages))) is not None:
+            yield answer
+
+    def recommend(self, collection: str, liked: Sequence[str], **options: Any) -> SearchAnswer:
+        """As `AsyncVitrine.recommend`."""
+        return self._run(self._client.recommend(collection, liked, **options))
+
     def get(self, collection: str, product_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> StoredProduct:
         """As `AsyncVitrine.get`."""
         return self._run(self._client.get(collection, product_id, timeout=timeout))
@@ -230,30 +322,32 @@ async def _open(gateway: str, caller: str, tls: Tls | None, token: str | Path | 
     return AsyncVitrine(gateway, caller=caller, tls=tls, token=token)
 
 
-def _query_part(
-    image: bytes | None,
-    product_id: str | None,
+async def _next(pages: AsyncIterator[SearchAnswer]) -> SearchAnswer | None:
+    return await anext(pages, None)
+
+
+def _parts(
+    image: bytes | Sequence[bytes] | None,
+    text: str | None,
+    product_id: str | Sequence[str] | None,
     image_id: str,
     vector: common_pb2.Vector | None,
-    box: tuple[float, float, float, float] | None,
-) -> search_pb2.QueryPart:
-    given = [
-        name for name, value in (("image", image), ("product_id", product_id), ("vector", vector)) if value is not None
+    box: Box | None,
+    *,
+    auto_crop: bool,
+) -> list[search_pb2.QueryPart]:
+    images = [image] if isinstance(image, bytes) else list(image or ())
+    products = [product_id] if isinstance(product_id, str) else list(product_id or ())
+    if box is not None and len(images) != 1:
+        raise InvalidArgumentError(f"box needs one image, got {len(images)}; use parts", field="box")
+    if auto_crop and not images:
+        raise InvalidArgumentError("auto_crop needs an image", field="auto_crop")
+    if image_id and len(products) != 1:
+        raise InvalidArgumentError(f"image_id needs one product_id, got {len(products)}; use parts", field="image_id")
+    given: list[QueryPart] = [
+        *(ImagePart(each, box, auto_crop) for each in images),
+        *(ProductPart(each, image_id) for each in products),
+        *([VectorPart(vector)] if vector is not None else ()),
+        *([TextPart(text)] if text is not None else ()),
     ]
-    if len(given) != 1:
-        raise InvalidArgumentError(
-            f"search by exactly one of image, product_id, vector; got {', '.join(given) or 'none'}"
-        )
-    if box is not None and image is None:
-        raise InvalidArgumentError("box needs an image", field="box")
-    part = search_pb2.QueryPart()
-    if image is not None:
-        part.image = image
-    if vector is not None:
-        part.vector.CopyFrom(vector)
-    if product_id is not None:
-        part.stored.CopyFrom(common_pb2.PointKey(product_id=product_id, image_id=image_id))
-    if box is not None:
-        x, y, width, height = box
-        part.box.CopyFrom(common_pb2.Box(x=x, y=y, width=width, height=height))
-    return part
+    return [part.to_proto() for part in given]

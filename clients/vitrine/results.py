@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vitrine import attributes
 from vitrine.attributes import Value
@@ -20,6 +20,50 @@ class RankedProduct:
     image_id: str
     image_uri: str
     attributes: dict[str, Value]
+    images: list[MatchedImage] = field(default_factory=list)
+    """All of its images, best first; where asked for."""
+    explanation: list[ScoreStep] = field(default_factory=list)
+    """What each stage made of the score; where asked for."""
+
+    @classmethod
+    def from_proto(cls, result: search_pb2.ProductResult) -> RankedProduct:
+        """Converts one result."""
+        return cls(
+            rank=result.rank,
+            product_id=result.product_id,
+            score=result.score,
+            image_id=result.image_id,
+            image_uri=result.image_uri,
+            attributes=attributes.map_from_proto(result.attributes),
+            images=[MatchedImage(each.image_id, each.score, each.image_uri) for each in result.images],
+            explanation=[ScoreStep(each.stage, each.score, each.note) for each in result.explanation],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedImage:
+    """One image of a product, and how alike it is to the query."""
+
+    image_id: str
+    score: float
+    image_uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreStep:
+    """What one stage made of a product's score, and why."""
+
+    stage: str
+    score: float
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class FacetCount:
+    """How many of the candidates have a value of an attribute."""
+
+    value: Value
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +76,21 @@ class Coverage:
     shards_timed_out: int
     points: int
     generations: dict[int, int]
+    shards_skipped: int = 0
+    """Of those that failed: not asked, because they failed again and again."""
+
+    @classmethod
+    def from_proto(cls, coverage: search_pb2.Coverage) -> Coverage:
+        """Converts it."""
+        return cls(
+            shards_total=coverage.shards_total,
+            shards_answered=coverage.shards_answered,
+            shards_failed=coverage.shards_failed,
+            shards_timed_out=coverage.shards_timed_out,
+            points=coverage.points,
+            generations=dict(coverage.generations),
+            shards_skipped=coverage.shards_skipped,
+        )
 
     @property
     def share(self) -> float:
@@ -43,8 +102,9 @@ class Coverage:
 class SearchAnswer:
     """Ranked products and what they are worth.
 
-    `degraded` lists why the answer is incomplete (`shard_failed`, `shard_timed_out`); empty: it is complete.
-    `timings` maps a stage to its seconds; `tags` are (label, probability) of the query image where asked for.
+    `degraded` lists why the answer is less than it could be (`shard_failed`, `shard_timed_out`, `shard_skipped`,
+    `text_incomplete`, `stage_skipped`); empty: it is complete. `timings` maps a stage to its seconds; `tags` are
+    (label, probability) of the query image where asked for.
     """
 
     query_id: str
@@ -53,40 +113,47 @@ class SearchAnswer:
     degraded: list[str]
     fingerprint: str
     timings: dict[str, float]
-    tags: list[tuple[str, float]]
+    tags: list[tuple[str, float]] = field(default_factory=list)
+    subject: tuple[float, float, float, float] | None = None
+    """What `auto_crop` found: x, y, width, height in fractions of the upright image; None: nothing stands out."""
+    facets: dict[str, list[FacetCount]] = field(default_factory=dict)
+    """By attribute, most frequent value first; where asked for."""
+    collection: str = ""
+    """Its own name, where an alias was searched."""
+    next_page_token: bytes = b""
+    """For the products after these, with the same query; empty: there are none."""
 
     @classmethod
     def from_proto(cls, response: search_pb2.SearchResponse) -> SearchAnswer:
         """Converts the gateway's answer."""
-        coverage = response.coverage
+        box = response.subject
         return cls(
             query_id=response.query_id,
-            products=[
-                RankedProduct(
-                    rank=result.rank,
-                    product_id=result.product_id,
-                    score=result.score,
-                    image_id=result.image_id,
-                    image_uri=result.image_uri,
-                    attributes=attributes.map_from_proto(result.attributes),
-                )
-                for result in response.results
-            ],
-            coverage=Coverage(
-                shards_total=coverage.shards_total,
-                shards_answered=coverage.shards_answered,
-                shards_failed=coverage.shards_failed,
-                shards_timed_out=coverage.shards_timed_out,
-                points=coverage.points,
-                generations=dict(coverage.generations),
-            ),
-            degraded=[
-                search_pb2.DegradedReason.Name(reason).removeprefix("DEGRADED_REASON_").lower()
-                for reason in response.degraded
-            ],
+            products=[RankedProduct.from_proto(result) for result in response.results],
+            coverage=Coverage.from_proto(response.coverage),
+            degraded=reasons_from_proto(response.degraded),
             fingerprint=response.fingerprint,
             timings=timings_from_proto(response.timings),
             tags=[(tag.label, tag.probability) for tag in response.tags],
+            subject=(box.x, box.y, box.width, box.height) if response.HasField("subject") else None,
+            facets={
+                facet.attribute: [FacetCount(attributes.from_proto(each.value), each.count) for each in facet.values]
+                for facet in response.facets
+            },
+            collection=response.collection,
+            next_page_token=response.next_page_token,
+        )
+
+    @classmethod
+    def from_recommend(cls, response: search_pb2.RecommendResponse) -> SearchAnswer:
+        """Converts what the gateway recommends."""
+        return cls(
+            query_id=response.query_id,
+            products=[RankedProduct.from_proto(result) for result in response.results],
+            coverage=Coverage.from_proto(response.coverage),
+            degraded=reasons_from_proto(response.degraded),
+            fingerprint=response.fingerprint,
+            timings=timings_from_proto(response.timings),
         )
 
 
@@ -180,6 +247,11 @@ class Status:
             model=response.model,
             fingerprint=response.fingerprint,
         )
+
+
+def reasons_from_proto(reasons: Iterable[search_pb2.DegradedReason.ValueType]) -> list[str]:
+    """Returns why an answer is less than it could be, in lower case and without prefix."""
+    return [search_pb2.DegradedReason.Name(reason).removeprefix("DEGRADED_REASON_").lower() for reason in reasons]
 
 
 def timings_from_proto(timings: Iterable[common_pb2.StageTiming]) -> dict[str, float]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import grpc
 
+from services.gateway.answer_metrics import AnswerMetrics
 from services.gateway.answering import Answering
 from services.gateway.http.app import build_app
 from services.gateway.http.pictures.serving import Pictures
 from services.gateway.http.server import HttpServer
 from services.gateway.observing import ShardMetrics
+from services.gateway.plugins import load_scorer
 from services.gateway.service import VisualSearchServicer
 from services.gateway.settings import GatewaySettings
 from services.runtime.server import Lifecycle, StartError, run
@@ -29,11 +31,17 @@ class Gateway:
 
     async def start(self, server: grpc.aio.Server, lifecycle: Lifecycle) -> None:
         """Opens the channels (they connect when used), registers the servicer, and serves HTTP where a port is set."""
+        settings = self._settings
         self._engine = SearchEngine(
-            self._settings.embedder,
-            self._settings.indexers,
-            policy=self._settings.shard_policy,
+            settings.embedder,
+            settings.indexers,
+            rankings={name: each.plan for name, each in settings.ranking.items()},
+            features=load_scorer("features", settings.features),
+            taste=load_scorer("taste", settings.taste),
+            stage_seconds=settings.ranking_stage_seconds,
+            policy=settings.shard_policy,
             observer=ShardMetrics(),
+            answer_observer=AnswerMetrics(),
         )
         answering = Answering(self._engine, self._settings)
         search_pb2_grpc.add_VisualSearchServicer_to_server(VisualSearchServicer(answering, self._settings), server)

@@ -21,13 +21,7 @@ class Answering:
     async def search(self, request: search_pb2.SearchRequest, timeout: float) -> search_pb2.SearchResponse:
         """Ranks products by likeness to the query; raises as `SearchEngine.search`."""
         response = await self._engine.search(request, timeout)
-        metrics.SEARCHES.labels(request.query[0].WhichOneof("query")).inc()
-        metrics.COVERAGE.observe(response.coverage.shards_answered / response.coverage.shards_total)
-        metrics.RESULTS.observe(len(response.results))
-        for reason in response.degraded:
-            metrics.DEGRADED.labels(search_pb2.DegradedReason.Name(reason)).inc()
-        for timing in response.timings:
-            metrics.STAGE_SECONDS.labels(timing.stage).observe(timing.seconds)
+        _measure(response)
         return response
 
     async def recognize(self, request: search_pb2.RecognizeRequest, timeout: float) -> search_pb2.RecognizeResponse:
@@ -35,8 +29,10 @@ class Answering:
         raise UnimplementedError("Recognize is not in this version")
 
     async def recommend(self, request: search_pb2.RecommendRequest, timeout: float) -> search_pb2.RecommendResponse:
-        """Not in this version."""
-        raise UnimplementedError("Recommend is not in this version")
+        """Ranks products by what a shopper liked; raises as `SearchEngine.recommend`."""
+        response = await self._engine.recommend(request, timeout)
+        _measure(response)
+        return response
 
     async def get(self, request: search_pb2.GetRequest, timeout: float) -> search_pb2.GetResponse:
         """Reads one product."""
@@ -58,3 +54,11 @@ class Answering:
     async def status(self, timeout: float) -> search_pb2.GetStatusResponse:
         """Probes every component."""
         return await self._engine.status(min(self._settings.status_timeout_seconds, timeout))
+
+
+def _measure(response: search_pb2.SearchResponse | search_pb2.RecommendResponse) -> None:
+    metrics.COVERAGE.observe(response.coverage.shards_answered / response.coverage.shards_total)
+    for reason in response.degraded:
+        metrics.DEGRADED.labels(search_pb2.DegradedReason.Name(reason)).inc()
+    for timing in response.timings:
+        metrics.STAGE_SECONDS.labels(timing.stage).observe(timing.seconds)

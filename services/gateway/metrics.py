@@ -11,6 +11,9 @@ STAGE_SECONDS = Histogram(
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 5.0),
 )
 SEARCHES = Counter("vitrine_gateway_searches", "Searches answered, by kind of query.", ("query",))
+STAGES_SKIPPED = Counter(
+    "vitrine_gateway_stages_skipped", "Ranking stages left out of an answer, by stage and reason.", ("stage", "reason")
+)
 DEGRADED = Counter("vitrine_gateway_degraded", "Searches answered in part, by reason.", ("reason",))
 COVERAGE = Histogram(
     "vitrine_gateway_coverage_ratio",

@@ -6,8 +6,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from services.gateway.ranking import CollectionName, RankingSettings
 from services.runtime.settings import AddressList, PathList, ServiceSettings
 from vitrine.fanout.policy import ShardPolicy
+
+_REFERENCE = r"^$|^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 
 class GatewaySettings(ServiceSettings):
@@ -59,6 +62,28 @@ class GatewaySettings(ServiceSettings):
         le=1,
         description="Calls to a shard that may be made a second time, as a share of all calls to it. More helps over "
         "hiccups, and loads a shard in trouble further.",
+    )
+    ranking_stage_seconds: float = Field(
+        0.5,
+        gt=0,
+        le=60,
+        description="Longest that one ranking stage may take; then the answer goes on without it, and says so.",
+    )
+    features: str = Field(
+        "",
+        pattern=_REFERENCE,
+        description="`module:function` that returns a `vitrine.ranking.candidates.Scorer`: it adds to the scores of "
+        "all candidates from knowledge of your own, such as features of another model. Empty: none.",
+    )
+    taste: str = Field(
+        "",
+        pattern=_REFERENCE,
+        description="The same for personal taste; asked only where a search says whose it is (`user_key`). Empty: "
+        "none.",
+    )
+    ranking: dict[CollectionName, RankingSettings] = Field(
+        {},
+        description="How candidates are re-ranked, by collection or alias (the name that a request gives comes first).",
     )
 
     @property

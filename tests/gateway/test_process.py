@@ -93,6 +93,11 @@ async def test_health_reflection_metrics_and_status_without_anything_else(tmp_pa
     assert "vitrine_serving 1.0" in text
 
 
+def image_part(**fields):
+    part = search_pb2.QueryPart(image=b"never looked at here", **fields)
+    return search_pb2.SearchRequest(collection="shop", query=[part])
+
+
 BAD_REQUESTS = {
     "k is 1001, must be 0 to 1000": image_query(k=1001),
     "ef is 10001, must be 0 to 10000": image_query(ef=10001),
@@ -106,12 +111,79 @@ BAD_REQUESTS = {
     ),
     "filter": image_query(filter_text="price <"),
     "query has no part": search_pb2.SearchRequest(collection="shop"),
+    "query has 9 parts, at most 8": search_pb2.SearchRequest(
+        collection="shop", query=[search_pb2.QueryPart(image=b"x")] * 9
+    ),
+    "several text parts": search_pb2.SearchRequest(collection="shop", query=[search_pb2.QueryPart(text="sofa")] * 2),
+    r"query\[0\]\.text has no word": search_pb2.SearchRequest(
+        collection="shop", query=[search_pb2.QueryPart(text=" ")]
+    ),
+    r"query\[0\]\.text has 1025 bytes, at most 1024": search_pb2.SearchRequest(
+        collection="shop", query=[search_pb2.QueryPart(text="a" * 1025)]
+    ),
+    r"query\[0\]\.weight is -1, must be above 0 for text": search_pb2.SearchRequest(
+        collection="shop", query=[search_pb2.QueryPart(text="a", weight=-1), search_pb2.QueryPart(image=b"x")]
+    ),
+    r"query\[0\]\.weight is 0, must be -10 to 10 and not 0": image_part(weight=0),
+    r"query\[0\]\.weight is nan": image_part(weight=float("nan")),
+    "no part with a positive weight": image_part(weight=-1),
+    r"query\[0\]\.auto_crop and query\[0\]\.box: send one": image_part(
+        auto_crop=True, box=common_pb2.Box(width=1, height=1)
+    ),
+    r"query\[0\]\.box needs an image": search_pb2.SearchRequest(
+        collection="shop", query=[search_pb2.QueryPart(text="a", box=common_pb2.Box(width=1, height=1))]
+    ),
+    "min_score and a text part": search_pb2.SearchRequest(
+        collection="shop", query=[search_pb2.QueryPart(text="sofa")], min_score=0.5
+    ),
+    "user_key has 257 bytes, at most 256": image_query(user_key="u" * 257),
+    "facets is 17, must be 0 to 16": image_query(facets=[f"f{index}" for index in range(17)]),
+    r"facets\[0\] has 0 bytes": image_query(facets=[""]),
+    "facets names an attribute twice": image_query(facets=["a", "a"]),
+    "min_generations names shard 2, there are 2": image_query(min_generations={2: 1}),
+    "page_token is no page token": image_query(page_token=b"x"),
+    r"ranking\.candidates is 5, must be 10": image_query(ranking=search_pb2.Ranking(candidates=5)),
+    r"ranking\.diversity is 1\.5": image_query(ranking=search_pb2.Ranking(diversity=1.5)),
+    r"ranking\.boosts\[0\]\.amount is 2": image_query(
+        ranking=search_pb2.Ranking(boosts=[search_pb2.Boost(filter_text="a = 1", amount=2)])
+    ),
+    r"ranking\.boosts\[0\]\.filter_text: ": image_query(
+        ranking=search_pb2.Ranking(boosts=[search_pb2.Boost(filter_text="a =", amount=1)])
+    ),
+    r"ranking\.boosts has 33 entries, at most 32": image_query(
+        ranking=search_pb2.Ranking(boosts=[search_pb2.Boost(filter_text="a = 1", amount=1)] * 33)
+    ),
+    r"ranking\.caps\[0\]\.most is 0, must be 1 to 1000": image_query(
+        ranking=search_pb2.Ranking(caps=[search_pb2.Cap(attribute="brand")])
+    ),
+    r"ranking\.caps\[0\]\.attribute has 0 bytes": image_query(
+        ranking=search_pb2.Ranking(caps=[search_pb2.Cap(most=1)])
+    ),
+    r"ranking\.caps names an attribute twice": image_query(
+        ranking=search_pb2.Ranking(caps=[search_pb2.Cap(attribute="brand", most=1)] * 2)
+    ),
     r"query\[0\] is empty": search_pb2.SearchRequest(collection="shop", query=[search_pb2.QueryPart()]),
     "collection 'Not A Name'": search_pb2.SearchRequest(
         collection="Not A Name", query=[search_pb2.QueryPart(image=b"x")]
     ),
     "product_id has 0 bytes": search_pb2.SearchRequest(
         collection="shop", query=[search_pb2.QueryPart(stored=common_pb2.PointKey())]
+    ),
+}
+
+
+SOMETHING = common_pb2.PointKey(product_id="p1")
+
+BAD_RECOMMENDATIONS = {
+    "liked is empty": search_pb2.RecommendRequest(collection="shop"),
+    "liked is 51, must be 0 to 50": search_pb2.RecommendRequest(collection="shop", liked=[SOMETHING] * 51),
+    "disliked is 51": search_pb2.RecommendRequest(collection="shop", liked=[SOMETHING], disliked=[SOMETHING] * 51),
+    r"liked\[0\]\.product_id has 0 bytes": search_pb2.RecommendRequest(
+        collection="shop", liked=[common_pb2.PointKey()]
+    ),
+    "k is 1001": search_pb2.RecommendRequest(collection="shop", liked=[SOMETHING], k=1001),
+    r"exclude_product_ids\[0\] has 0 bytes": search_pb2.RecommendRequest(
+        collection="shop", liked=[SOMETHING], exclude_product_ids=[""]
     ),
 }
 
@@ -124,11 +196,13 @@ async def test_bad_requests_are_refused_before_anyone_is_asked(tmp_path):
                 await stub.Search(request)
             assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT, told
             assert from_rpc_error(caught.value).violations, told
+        for told, request in BAD_RECOMMENDATIONS.items():
+            with pytest.raises(grpc.RpcError, match=told) as caught:
+                await stub.Recommend(request)
+            assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT, told
+            assert from_rpc_error(caught.value).violations, told
         for call in (
-            stub.Search(search_pb2.SearchRequest(collection="shop", query=[search_pb2.QueryPart(text="sofa")])),
-            stub.Search(search_pb2.SearchRequest(collection="shop", query=[search_pb2.QueryPart(text="sofa")] * 2)),
             stub.Recognize(search_pb2.RecognizeRequest()),
-            stub.Recommend(search_pb2.RecommendRequest()),
             stub.RecordFeedback(search_pb2.RecordFeedbackRequest()),
         ):
             with pytest.raises(grpc.RpcError) as caught:

@@ -16,7 +16,7 @@ from vitrine.collections.progress import ProgressFileError
 from vitrine.errors import VitrineError
 from vitrine.evaluation import LeftBehindError
 from vitrine.ingest import FailedRowsError
-from vitrine.results import RankedProduct, SearchAnswer
+from vitrine.results import FacetCount, RankedProduct, SearchAnswer
 
 _NOT_A_TERMINAL_WIDTH = 120
 _FIRST_ATTRIBUTES = ("title", "category", "brand", "price", "in_stock")
@@ -25,12 +25,16 @@ _MAX_ATTRIBUTES = 5
 console = Console(width=None if sys.stdout.isatty() else _NOT_A_TERMINAL_WIDTH)
 errors = Console(stderr=True, width=None if sys.stderr.isatty() else _NOT_A_TERMINAL_WIDTH)
 
-# The stages that follow one another; the embedder's own are inside `embed`.
+# The stages that follow one another, before those of the ranking; the others are inside `embed`, or beside all that.
 _STAGES = ("embed", "lookup", "index", "merge")
+_BESIDE = ("decode", "queue", "model", "text")
 
 _REASONS = {
     "shard_failed": "a shard failed or could not be reached",
     "shard_timed_out": "a shard did not answer in time",
+    "shard_skipped": "a shard was not asked, because it failed again and again",
+    "text_incomplete": "the words count on some shards only, or on none",
+    "stage_skipped": "a ranking stage failed or took too long",
 }
 
 
@@ -74,6 +78,31 @@ def product_table(products: Sequence[RankedProduct], right: str | None = None) -
     return table
 
 
+def explanation_table(products: Sequence[RankedProduct]) -> Table:
+    """Returns what each stage made of the products' scores, as a table."""
+    table = plain_table()
+    table.add_column("#", justify="right")
+    table.add_column("product", no_wrap=True)
+    table.add_column("stage")
+    table.add_column("score after", justify="right")
+    table.add_column("why")
+    for product in products:
+        for index, step in enumerate(product.explanation):
+            rank, product_id = (str(product.rank), escape(product.product_id)) if index == 0 else ("", "")
+            table.add_row(rank, product_id, step.stage, f"{step.score:.3f}", escape(step.note))
+    return table
+
+
+def facet_table(attribute: str, counts: Sequence[FacetCount]) -> Table:
+    """Returns how often an attribute has which value, as a table."""
+    table = plain_table()
+    table.add_column(attribute.replace("_", " "))
+    table.add_column("products", justify="right")
+    for each in counts:
+        table.add_row(escape(show(each.value)), str(each.count))
+    return table
+
+
 def show(value: Value | None) -> str:
     """Returns an attribute value for people."""
     match value:
@@ -92,7 +121,9 @@ def show(value: Value | None) -> str:
 def answer_line(answer: SearchAnswer) -> str:
     """Returns how complete an answer is and where its time went."""
     coverage = answer.coverage
-    stages = " · ".join(f"{name} {1000 * answer.timings[name]:.1f} ms" for name in _STAGES if name in answer.timings)
+    text = ("text",) if "index" not in answer.timings else ()
+    names = [*text, *_STAGES, *(name for name in answer.timings if name not in _STAGES + _BESIDE)]
+    stages = " · ".join(f"{name} {1000 * answer.timings[name]:.1f} ms" for name in names if name in answer.timings)
     return f"{coverage.shards_answered} of {coverage.shards_total} shards · {coverage.points} images · {stages}"
 
 

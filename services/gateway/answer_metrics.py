@@ -1,0 +1,24 @@
+"""What the engine tells of its answers, as metrics and log lines."""
+
+from __future__ import annotations
+
+import structlog
+
+from services.gateway import metrics
+from vitrine.search.observing import Answered
+
+log = structlog.get_logger()
+
+
+class AnswerMetrics:
+    """A `vitrine.search.observing.Observer` that counts."""
+
+    def answered(self, answered: Answered) -> None:
+        """Counts an answer by the kind of its query."""
+        metrics.SEARCHES.labels(answered.kind).inc()
+        metrics.RESULTS.observe(len(answered.product_ids))
+
+    def stage_skipped(self, stage: str, error: BaseException) -> None:
+        """Counts a ranking stage that was left out, and says why."""
+        metrics.STAGES_SKIPPED.labels(stage, "late" if isinstance(error, TimeoutError) else "failed").inc()
+        log.warning("ranking stage left out", stage=stage, error=f"{type(error).__name__}: {error}"[:500])
