@@ -6,11 +6,12 @@ import urllib.request
 from contextlib import contextmanager
 
 
-async def scrape(metrics_port):
+async def scrape(metrics_port, accept="text/plain"):
     """Returns the page of metrics that a process serves on loopback."""
 
     def read():
-        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics") as page:
+        request = urllib.request.Request(f"http://127.0.0.1:{metrics_port}/metrics", headers={"Accept": accept})
+        with urllib.request.urlopen(request) as page:
             return page.read().decode()
 
     return await asyncio.to_thread(read)
@@ -18,10 +19,11 @@ async def scrape(metrics_port):
 
 @contextmanager
 def no_garbage_collection():
-    """Yields a function that returns all objects of some types that are still there without the collector's help."""
+    """Yields a function that returns new objects of some types that are still there without the collector's help."""
     gc.collect()
     gc.disable()
+    before = {id(each) for each in gc.get_objects()}  # also what other tests keep: what was there stays there
     try:
-        yield lambda *types: [each for each in gc.get_objects() if isinstance(each, types)]
+        yield lambda *types: [each for each in gc.get_objects() if isinstance(each, types) and id(each) not in before]
     finally:
         gc.enable()

@@ -10,6 +10,7 @@ from vitrine.bearer import BearerChannel
 from vitrine.credentials import Credentials
 from vitrine.errors import InvalidArgumentError
 from vitrine.loopback import is_loopback
+from vitrine.passing import PassingChannel
 
 MAX_MESSAGE_BYTES = 32 * 2**20
 
@@ -79,4 +80,4 @@ def open_channel(
             f"a token is never sent to {address} over plain text: set TLS (a CA file at least), or leave the token out",
             field="tls",
         )
-    return channel if bearer is None else BearerChannel(channel, bearer)
+    return PassingChannel(channel if bearer is None else BearerChannel(channel, bearer))

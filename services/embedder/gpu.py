@@ -22,6 +22,14 @@ log = structlog.get_logger()
 
 _SAMPLE_SECONDS = 1.0
 _LABELS = ("device",)
+FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "vitrine_embedder_gpu_utilisation_ratio": ("Share of the last moments in which a kernel ran.", _LABELS),
+    "vitrine_embedder_gpu_memory_used_bytes": ("Memory in use, by all processes.", _LABELS),
+    "vitrine_embedder_gpu_memory_total_bytes": ("Memory installed.", _LABELS),
+    "vitrine_embedder_gpu_temperature_celsius": ("Temperature of the die.", _LABELS),
+    "vitrine_embedder_gpu_throttled": ("1 while the clocks are held down, by reason.", (*_LABELS, "reason")),
+}
+"""Help and labels of the gauges, by name."""
 # Bits of `nvmlClocksEventReasons`, <nvml.h>, that mean slower than it could be. Idle is not one.
 _THROTTLE_REASONS = {
     "applications_clocks_setting": 0x2,
@@ -96,25 +104,19 @@ class GpuMetrics(Collector):
         nvml, handle = self._nvml, self._handle
         utilisation = self._ask(lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
         if utilisation is not None:
-            yield self._gauge(
-                "utilisation_ratio", "Share of the last moments in which a kernel ran.", utilisation.gpu / 100
-            )
+            yield self._gauge("utilisation_ratio", utilisation.gpu / 100)
         memory = self._ask(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
         if memory is not None:
-            yield self._gauge("memory_used_bytes", "Memory in use, by all processes.", memory.used)
-            yield self._gauge("memory_total_bytes", "Memory installed.", memory.total)
+            yield self._gauge("memory_used_bytes", memory.used)
+            yield self._gauge("memory_total_bytes", memory.total)
         temperature = self._ask(lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
         if temperature is not None:
-            yield self._gauge("temperature_celsius", "Temperature of the die.", temperature)
+            yield self._gauge("temperature_celsius", temperature)
         reasons = self._ask(lambda: nvml.nvmlDeviceGetCurrentClocksEventReasons(handle))
         if reasons is None:  # drivers before 535 know the older name only
             reasons = self._ask(lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
         if reasons is not None:
-            throttled = GaugeMetricFamily(
-                "vitrine_embedder_gpu_throttled",
-                "1 while the clocks are held down, by reason.",
-                labels=(*_LABELS, "reason"),
-            )
+            throttled = _family("throttled")
             for reason, bit in _THROTTLE_REASONS.items():
                 throttled.add_metric((self._device, reason), float(bool(reasons & bit)))
             yield throttled
@@ -126,10 +128,16 @@ class GpuMetrics(Collector):
         except self._nvml.NVMLError:
             return None
 
-    def _gauge(self, name: str, description: str, value: float) -> GaugeMetricFamily:
-        family = GaugeMetricFamily(f"vitrine_embedder_gpu_{name}", description, labels=_LABELS)
+    def _gauge(self, name: str, value: float) -> GaugeMetricFamily:
+        family = _family(name)
         family.add_metric((self._device,), value)
         return family
+
+
+def _family(name: str) -> GaugeMetricFamily:
+    full = f"vitrine_embedder_gpu_{name}"
+    help_text, labels = FAMILIES[full]
+    return GaugeMetricFamily(full, help_text, labels=labels)
 
 
 def watch_gpu(device_id: int, registry: CollectorRegistry = REGISTRY) -> GpuMetrics | None:

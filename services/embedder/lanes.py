@@ -163,7 +163,9 @@ class Lanes:
             began = self._clock()
             try:
                 self._process(batch)
-                self._learn((self._clock() - began) / (len(batch) * max(self._scheduler.busy, 1)))
+                seconds = self._clock() - began
+                self._meters.busy_seconds.inc(seconds)
+                self._learn(seconds / (len(batch) * max(self._scheduler.busy, 1)))
             except Exception as error:  # a lane must outlive everything
                 log.exception("lane failed", model=self._model)
                 self._deliver([(job, InternalError(f"the model failed: {type(error).__name__}")) for job in batch])
@@ -258,6 +260,7 @@ class _Meters:
     """The metrics of one model, looked up once."""
 
     def __init__(self, model: str) -> None:
+        self.busy_seconds = metrics.LANE_BUSY_SECONDS.labels(model)
         self.busy = metrics.BUSY_LANES.labels(model)
         self.images = metrics.BATCH_IMAGES.labels(model)
         self.padding = metrics.PADDING.labels(model)

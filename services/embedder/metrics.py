@@ -8,6 +8,9 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.
 
 QUEUE_ITEMS = Gauge("vitrine_embedder_queue_items", "Images held, from arrival to vector.", ("model", "priority"))
 QUEUE_BYTES = Gauge("vitrine_embedder_queue_bytes", "Bytes of the images held.", ("model", "priority"))
+QUEUE_LIMIT_ITEMS = Gauge(
+    "vitrine_embedder_queue_limit_items", "Images held at most; more are refused, or slowed.", ("model", "priority")
+)
 ADMISSION_SECONDS = Histogram(
     "vitrine_embedder_admission_seconds", "Wait for room in the queue.", ("priority",), buckets=_SECONDS
 )
@@ -27,6 +30,12 @@ PADDING = Counter("vitrine_embedder_padding_images", "Empty places in batches.",
 BATCHES = Counter("vitrine_embedder_batches", "Batches run, by result.", ("model", "result"))
 BUSY_LANES = Gauge("vitrine_embedder_busy_lanes", "Batches running now.", ("model",))
 LANES = Gauge("vitrine_embedder_lanes", "Batches that may run side by side.", ("model",))
+LANE_BUSY_SECONDS = Counter(
+    "vitrine_embedder_lane_busy_seconds",
+    "Time that lanes spent on batches, decoding in the lanes included: its rate divided by the lanes is how full they "
+    "are.",
+    ("model",),
+)
 HEALTHY = Gauge("vitrine_embedder_model_healthy", "1 while batches, or canaries when idle, go through.", ("model",))
 CANARIES = Counter("vitrine_embedder_canaries", "Canary batches sent while idle, by result.", ("model", "result"))
 IMAGES = Counter("vitrine_embedder_images", "Images answered, by status code.", ("priority", "code"))
@@ -66,5 +75,5 @@ def forget_model(model: str) -> None:
     """Removes the gauges of a model that is not served any more; what was counted stays counted."""
     for gauge in (LANES, BUSY_LANES):
         gauge.remove_by_labels({"model": model})
-    for gauge in (QUEUE_ITEMS, QUEUE_BYTES):
+    for gauge in (QUEUE_ITEMS, QUEUE_BYTES, QUEUE_LIMIT_ITEMS):
         gauge.remove_by_labels({"model": model})

@@ -29,6 +29,7 @@ from services.embedder.settings import EmbedderSettings
 from services.embedder.timings import StageMeters, Timings
 from services.runtime.gate import Gate
 from vitrine.errors import DeadlineError, OverloadedError, VitrineError
+from vitrine.tracing import record_stages
 from vitrine.v1 import common_pb2, embedder_pb2
 
 _RETRY_AFTER_SECONDS = (0.05, 5.0)
@@ -194,6 +195,9 @@ class Pipeline:
             timings.decode = picture.seconds
         timings.model = inference.model_seconds
         timings.queue = max(time.monotonic() - arrived - picture.seconds - inference.model_seconds, 0.0)
+        if caller.priority is Priority.INTERACTIVE:
+            order = ("queue", "decode", "model") if self._decodes_in_lanes else ("decode", "queue", "model")
+            record_stages([(stage, getattr(timings, stage)) for stage in order])
         logits = inference.logits if with_classes else None
         return CachedVector(inference.embedding, None if logits is None else TopClasses.from_logits(logits))
 
@@ -267,4 +271,5 @@ def _gate(model: str, priority: Priority, max_items: int, max_bytes: int) -> Gat
     gate = Gate(max_items, max_bytes)
     metrics.QUEUE_ITEMS.labels(model, priority).set_function(lambda: gate.items)
     metrics.QUEUE_BYTES.labels(model, priority).set_function(lambda: gate.bytes)
+    metrics.QUEUE_LIMIT_ITEMS.labels(model, priority).set(max_items)
     return gate

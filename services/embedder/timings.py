@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from services.embedder import metrics
 from services.embedder.priority import Priority
+from vitrine.tracing import exemplar
 from vitrine.v1 import common_pb2
 
 STAGES = ("decode", "queue", "model")
@@ -40,5 +41,6 @@ class StageMeters:
 
     def observe(self, priority: Priority, timings: Timings) -> None:
         """Counts one image that went all the way."""
+        trace = exemplar()
         for stage, histogram in self._stages[priority]:
-            histogram.observe(getattr(timings, stage))
+            histogram.observe(getattr(timings, stage), trace)

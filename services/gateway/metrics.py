@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 5.0)
+
+ANSWER_SECONDS = Histogram(
+    "vitrine_gateway_answer_seconds",
+    "Time until an answer was ready, by RPC, whether asked over gRPC or HTTP; calls that failed are not in it.",
+    ("call",),
+    buckets=_SECONDS,
+)
 STAGE_SECONDS = Histogram(
-    "vitrine_gateway_stage_seconds",
-    "Time a search spent in one stage.",
-    ("stage",),
-    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 5.0),
+    "vitrine_gateway_stage_seconds", "Time an answer spent in one stage.", ("stage",), buckets=_SECONDS
 )
 SEARCHES = Counter("vitrine_gateway_searches", "Searches answered, by kind of query.", ("query",))
 STAGES_SKIPPED = Counter(
     "vitrine_gateway_stages_skipped", "Ranking stages left out of an answer, by stage and reason.", ("stage", "reason")
 )
-DEGRADED = Counter("vitrine_gateway_degraded", "Searches answered in part, by reason.", ("reason",))
+DEGRADED = Counter("vitrine_gateway_degraded", "Answers that are less than they could be, by reason.", ("reason",))
 COVERAGE = Histogram(
     "vitrine_gateway_coverage_ratio",
-    "Share of the shards that answered a search.",
+    "Share of the shards that stand behind an answer, by RPC; its count is the number of answers.",
+    ("call",),
     buckets=(0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0),
 )
 RESULTS = Histogram(
-    "vitrine_gateway_results", "Products returned by a search.", buckets=(0, 1, 5, 10, 20, 50, 100, 200, 500, 1000)
+    "vitrine_gateway_results", "Products in an answer.", buckets=(0, 1, 5, 10, 20, 50, 100, 200, 500, 1000)
 )
 HTTP_REQUESTS = Counter(
     "vitrine_http_requests", "HTTP requests answered, by route, method and status.", ("route", "method", "status")

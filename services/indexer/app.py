@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
+from services.indexer import metrics
 from services.indexer.builds import BuildService
 from services.indexer.canary import Canary
+from services.indexer.disk import DiskMetrics
 from services.indexer.layout import DataDir
 from services.indexer.registry import Registry
 from services.indexer.service import IndexerServicer
@@ -34,6 +36,7 @@ class IndexerApplication:
         self._canary = Canary(self._threads, settings.canary_seconds)
         self._data: DataDir | None = None
         self._registry: Registry | None = None
+        self._disk: DiskMetrics | None = None
 
     async def start(self, server: grpc.aio.Server, lifecycle: Lifecycle) -> None:
         """Recovers all collections and registers the servicer.
@@ -44,6 +47,9 @@ class IndexerApplication:
         self._data = await asyncio.to_thread(DataDir, self._settings.resolved_data_dir)
         self._registry = Registry(self._data, self._settings, self._builds, self._texts)
         await self._registry.open_all()
+        self._disk = DiskMetrics(self._data.path, self._registry.folders)
+        metrics.SEARCH_THREADS.set(self._settings.resolved_search_threads)
+        metrics.QUEUED_POINTS_LIMIT.set(self._settings.max_queued_points)
         self._builds.start()
         if self._texts is not None:
             self._texts.start()
@@ -53,6 +59,8 @@ class IndexerApplication:
 
     async def stop(self) -> None:
         """Stops the builder, commits what is queued and lets go of the data folder."""
+        if self._disk is not None:
+            self._disk.close()
         await self._builds.stop()
         await self._canary.close()
         if self._texts is not None:

@@ -26,6 +26,9 @@ UPSERTS = Counter(
 )
 DELETED = Counter("vitrine_indexer_deleted", "Points deleted.")
 QUEUED_POINTS = Gauge("vitrine_indexer_queued_points", "Points waiting for their commit.", _COLLECTION)
+QUEUED_POINTS_LIMIT = Gauge(
+    "vitrine_indexer_queued_points_limit", "Points waiting for their commit at most; then writers are slowed."
+)
 COMMIT_SECONDS = Histogram(
     "vitrine_indexer_commit_seconds", "Time of one group commit, disk sync included.", buckets=_FAST
 )
@@ -41,6 +44,7 @@ FRESHNESS_SECONDS = Histogram(
 SEARCH_STAGE_SECONDS = Histogram(
     "vitrine_indexer_search_stage_seconds", "Time a search spent in one stage.", ("stage",), buckets=_FAST
 )
+SEARCH_THREADS = Gauge("vitrine_indexer_search_threads", "Searches, reads and scans that run at the same time.")
 PLANS = Counter(
     "vitrine_indexer_plans",
     "How blocks and segments were searched: walk (graph), scan (all rows), and under a filter over_fetch (a wider "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sqlite3
+from pathlib import Path
 
 import structlog
 
@@ -105,6 +106,10 @@ class Registry:
     def all(self) -> list[Collection]:
         """Returns all collections by name."""
         return [self._collections[name] for name in sorted(self._collections)]
+
+    def folders(self) -> list[tuple[str, Path]]:
+        """Returns name and folder of each collection; may be called on any thread."""
+        return [(each.name, each.files.directory) for each in list(self._collections.values())]
 
     async def create(self, spec: indexer_pb2.CollectionSpec) -> bool:
         """Creates a collection with a checked spec; returns False where it exists with the same spec.

@@ -36,6 +36,7 @@ from services.indexer.upserts import UpsertStream
 from services.runtime.interceptor import Context, long_running
 from vitrine.errors import DeadlineError
 from vitrine.keys import check_key
+from vitrine.tracing import exemplar, record_stages
 from vitrine.v1 import common_pb2, indexer_pb2, indexer_pb2_grpc
 
 # Queries that one thread answers together: enough to share the reading of the vectors, few enough for the scores of a
@@ -164,8 +165,10 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
         response.points = snapshot.points
         response.collection = collection.name
         response.fingerprint = collection.spec.vector.fingerprint
+        trace = exemplar()
         for timing in response.timings:
-            metrics.SEARCH_STAGE_SECONDS.labels(timing.stage).observe(timing.seconds)
+            metrics.SEARCH_STAGE_SECONDS.labels(timing.stage).observe(timing.seconds, trace)
+        record_stages((timing.stage, timing.seconds) for timing in response.timings)
         if not request.exact:
             metric, name = collection.spec.vector.metric, collection.name
             self._canary.consider(snapshot, queries[0], response.results[0], metric=metric, name=name)
@@ -201,8 +204,10 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
             else:
                 break
         response.timings.insert(0, common_pb2.StageTiming(stage="wait", seconds=waited))
+        trace = exemplar()
         for timing in response.timings:
-            metrics.TEXT_SEARCH_SECONDS.labels(timing.stage).observe(timing.seconds)
+            metrics.TEXT_SEARCH_SECONDS.labels(timing.stage).observe(timing.seconds, trace)
+        record_stages((timing.stage, timing.seconds) for timing in response.timings)
         return response
 
     async def Get(self, request: indexer_pb2.IndexerGetRequest, context: Context) -> indexer_pb2.IndexerGetResponse:

@@ -15,11 +15,12 @@ import structlog
 from grpc_status import rpc_status
 
 from services.runtime import metrics
-from services.runtime.logs import current_request_id
+from services.runtime.tracing import ServerSpan, serve_call
 from vitrine.callers import CLIENT_HEADER, set_caller
 from vitrine.errors import DeadlineError, InternalError, OverloadedError, VitrineError, to_status
+from vitrine.passing import REQUEST_ID, current_request_id
+from vitrine.tracing import leave_stages_out
 
-REQUEST_ID = "x-request-id"
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _RETRY_AFTER_SECONDS = 0.1
 
@@ -40,6 +41,7 @@ class InFlight:
         self._idle = asyncio.Event()
         self._idle.set()
         metrics.IN_FLIGHT.set_function(lambda: self._count)
+        metrics.IN_FLIGHT_LIMIT.set(limit)
 
     def enter(self) -> None:
         """Counts one more call.
@@ -158,6 +160,7 @@ class _Wrapped:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             with _Call(self, context) as running:
                 running.enter()
+                leave_stages_out()
                 async for response in behaviour(self._count(request), context):
                     self._sent.inc()
                     yield response
@@ -180,12 +183,13 @@ class _Wrapped:
 class _Call:
     """One call: counted, timed, named in the logs, and answered with the status of whatever it raised."""
 
-    __slots__ = ("_context", "_entered", "_method", "_request_id", "_started")
+    __slots__ = ("_context", "_entered", "_method", "_request_id", "_span", "_started")
 
     def __init__(self, method: _Wrapped, context: Context) -> None:
         self._method = method
         self._context = context
         self._entered = False
+        self._span: ServerSpan | None = None
 
     def enter(self) -> None:
         """Admits it.
@@ -196,8 +200,9 @@ class _Call:
         """
         metadata = {key: value for key, value in self._context.invocation_metadata() or () if isinstance(value, str)}
         self._request_id = request_id(metadata)
-        # gRPC runs every call in a task of its own, so that neither of these is seen by another.
+        # gRPC runs every call in a task of its own, so that none of these is seen by another.
         current_request_id.set(self._request_id)
+        self._span = serve_call(self._method.name, metadata, self._request_id)
         set_caller(metadata.get(CLIENT_HEADER, ""))
         self._method.in_flight.enter()
         self._entered = True
@@ -218,7 +223,11 @@ class _Call:
             if self._entered:
                 self._method.in_flight.leave()
             self._method.handled[code].inc()
-            self._method.seconds.observe(time.perf_counter() - self._started)
+            span, seconds = self._span, time.perf_counter() - self._started
+            self._method.seconds.observe(seconds, span.exemplar if span else None)
+            log.debug("call", method=self._method.name, code=code.name, seconds=round(seconds, 6))
+            if span is not None:
+                span.end(code)
         return isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError)
 
     def _answer(self, error: BaseException) -> grpc.StatusCode:

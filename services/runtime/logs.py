@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from contextvars import ContextVar
 
 import structlog
 
-current_request_id: ContextVar[str] = ContextVar("vitrine_request_id", default="")
-"""Of the call that this code runs for; every log line of the call says it."""
+from vitrine.passing import current_request_id
+from vitrine.tracing import current_trace_id
 
 
 def configure_logs(service: str, level: str, log_format: str) -> None:
@@ -17,7 +16,7 @@ def configure_logs(service: str, level: str, log_format: str) -> None:
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
-        _add_request_id,
+        _add_ids,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
@@ -57,9 +56,11 @@ def _calm(record: logging.LogRecord) -> bool:
     return True
 
 
-def _add_request_id(
+def _add_ids(
     logger: structlog.typing.WrappedLogger, method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
     if request_id := current_request_id.get():
         event.setdefault("request_id", request_id)
+    if trace_id := current_trace_id():
+        event.setdefault("trace_id", trace_id)
     return event

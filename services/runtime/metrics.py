@@ -1,4 +1,4 @@
-"""The gRPC server metrics every service exports, under the ecosystem's names."""
+"""What every service exports: gRPC server metrics under the ecosystem's names, and what the process is and may use."""
 
 from __future__ import annotations
 
@@ -17,6 +17,19 @@ SECONDS = Histogram(
 RECEIVED = Counter("grpc_server_msg_received", "Messages received.", _METHOD)
 SENT = Counter("grpc_server_msg_sent", "Messages sent.", _METHOD)
 IN_FLIGHT = Gauge("vitrine_rpcs_in_flight", "Calls being served now.")
+IN_FLIGHT_LIMIT = Gauge("vitrine_rpcs_in_flight_limit", "Calls served at the same time at most.")
 SHED = Counter("vitrine_rpcs_shed", "Calls refused before their work began, by reason.", ("reason",))
 SERVING = Gauge("vitrine_serving", "1 while the service reports SERVING to health checks.")
 RELOADS = Counter("vitrine_settings_reloads", "Settings read again after SIGHUP, by result.", ("result",))
+SPANS = Counter("vitrine_spans", "Spans of traces given to the collector, by result.", ("result",))
+
+BUILD = Gauge("vitrine_build_info", "1; which service this is, of which version.", ("service", "version", "python"))
+CPU_CORES = Gauge("vitrine_cpu_cores", "Processor cores that the process may use.")
+MEMORY_LIMIT = Gauge(
+    "vitrine_memory_limit_bytes", "Memory that the process may use: its control group's limit, or the machine's."
+)
+LOOP_LAG = Histogram(
+    "vitrine_event_loop_lag_seconds",
+    "How late the event loop woke up, measured twice a second.",
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
+)

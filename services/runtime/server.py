@@ -20,7 +20,9 @@ from grpc_reflection.v1alpha import reflection
 from services.runtime import garbage, metrics
 from services.runtime.interceptor import InFlight, ServiceInterceptor
 from services.runtime.logs import configure_logs
+from services.runtime.resources import export_process, watch_loop
 from services.runtime.settings import ServiceSettings, Settings, SettingsError, load_settings
+from services.runtime.tracing import start_tracing
 
 log = structlog.get_logger()
 
@@ -122,6 +124,9 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
     except OSError as error:
         raise StartError(f"cannot listen on {settings.host}:{settings.resolved_metrics_port}: {error}") from None
 
+    export_process(settings.section)
+    end_tracing = start_tracing(settings)
+
     checker = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checker, server)
     names = (*application.grpc_services, health.SERVICE_NAME)
@@ -138,6 +143,7 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
         garbage.settle()
         attendants.append(asyncio.create_task(_tell_health(checker, ("", *names), healthy, lifecycle)))
         attendants.append(asyncio.create_task(_reload_on(hang_up, application, settings)))
+        attendants.append(asyncio.create_task(watch_loop()))
         log.info("serving", address=address, start_seconds=round(time.perf_counter() - began, 3))
         await stop.wait()
         await _drain(settings, server, checker, lifecycle)
@@ -147,6 +153,7 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
         await server.stop(0)
         await application.stop()
         metrics_server.shutdown()
+        await asyncio.to_thread(end_tracing)
     log.info("stopped")
 
 

@@ -8,7 +8,8 @@ import sys
 import pytest
 import structlog
 
-from services.runtime.logs import configure_logs, current_request_id
+from services.runtime.logs import configure_logs
+from vitrine.passing import current_request_id
 
 
 class ExecuteBatchError(Exception):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vitrine.callers import caller_metadata
 from vitrine.channels import open_channel
 from vitrine.credentials import Credentials
 from vitrine.errors import UnavailableError, from_status
@@ -52,7 +51,7 @@ class QueryEmbedder:
         left = timer.remaining()
         with timer.stage("embed"):
             try:
-                answer = await call_within(self.stub.Embed(question, timeout=left, metadata=caller_metadata()), left)
+                answer = await call_within(self.stub.Embed(question, timeout=left), left)
             except UnavailableError as error:
                 raise named(error, "the embedder", self.address) from None
         for timing in answer.timings:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from vitrine.tracing import record_stages
 from vitrine.v1 import common_pb2
 
 # What each step leaves of the caller's time for what comes after it and the way back.
@@ -40,7 +41,9 @@ class Timer:
         """Adds the time of the block to a stage, where the block succeeds."""
         started = time.perf_counter()
         yield
-        self.add(name, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self.add(name, seconds)
+        record_stages([(name, seconds)])
 
     def add(self, name: str, seconds: float) -> None:
         """Adds to the time of a stage."""

@@ -15,12 +15,16 @@ from services.gateway import metrics
 from services.gateway.http.call import Call
 from services.gateway.http.headers import ALWAYS, policy
 from services.gateway.http.problems import CLIENT_CLOSED_REQUEST, problem_response
-from services.runtime.interceptor import REQUEST_ID, InFlight, request_id
-from services.runtime.logs import current_request_id
+from services.runtime.interceptor import InFlight, request_id
+from services.runtime.tracing import ServerSpan, serve_request
 from vitrine.callers import CLIENT_HEADER, set_caller
 from vitrine.errors import PermissionDeniedError
+from vitrine.passing import REQUEST_ID, current_request_id
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_SPAN = "vitrine.span"
+"""Where a request's scope keeps its span."""
+
 _SEND_SECONDS = 60.0
 """For one piece of an answer to be taken by who asked for it."""
 
@@ -49,6 +53,8 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         request = Request(scope, receive)
+        route, named = scope["route"].path, current_request_id.get()
+        scope[_SPAN] = serve_request(request.method, route, request.headers, named)
         check_identity(request)
         self._in_flight.enter()
         try:
@@ -87,7 +93,11 @@ class Envelope:
             labels = route.path if isinstance(route, Route) else "none"
             method = scope["method"] if scope["method"] in _METHODS else "other"
             metrics.HTTP_REQUESTS.labels(labels, method, str(status or CLIENT_CLOSED_REQUEST)).inc()
-            metrics.HTTP_SECONDS.labels(labels).observe(time.perf_counter() - began)
+            span: ServerSpan | None = scope.get(_SPAN)
+            trace = span.exemplar if span is not None else None
+            metrics.HTTP_SECONDS.labels(labels).observe(time.perf_counter() - began, trace)
+            if span is not None:
+                span.end_http(status or CLIENT_CLOSED_REQUEST)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, has_begun: Callable[[], bool]) -> None:
         try:

@@ -11,7 +11,6 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from services.runtime.logs import current_request_id
 from vitrine.errors import (
     AlreadyExistsError,
     CancelledCallError,
@@ -30,6 +29,7 @@ from vitrine.errors import (
     UnimplementedError,
     VitrineError,
 )
+from vitrine.passing import current_request_id
 
 CLIENT_CLOSED_REQUEST = 499
 """What nobody is there to read any more; for metrics."""

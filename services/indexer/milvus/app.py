@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import structlog
 
+from services.indexer import metrics
 from services.indexer.milvus.client import Milvus
 from services.indexer.milvus.registry import MilvusRegistry
 from services.indexer.milvus.service import MilvusServicer
@@ -26,7 +27,10 @@ class MilvusApplication:
     def __init__(self, settings: IndexerSettings) -> None:
         self._settings = settings
         # These threads wait for Milvus.
-        self._threads = ThreadPoolExecutor(settings.search_threads or settings.milvus_calls, "milvus")
+        threads = settings.search_threads or settings.milvus_calls
+        self._threads = ThreadPoolExecutor(threads, "milvus")
+        metrics.SEARCH_THREADS.set(threads)
+        metrics.QUEUED_POINTS_LIMIT.set(settings.max_queued_points)
         self._milvus: Milvus | None = None
         self._registry: MilvusRegistry | None = None
 

@@ -32,6 +32,7 @@ from services.indexer.upserts import UpsertStream
 from services.runtime.interceptor import Context, long_running
 from vitrine.errors import DeadlineError, UnimplementedError
 from vitrine.keys import check_key
+from vitrine.tracing import exemplar, record_stages
 from vitrine.v1 import common_pb2, indexer_pb2, indexer_pb2_grpc
 
 # Queries that Milvus is asked together; more of them go side by side.
@@ -157,7 +158,8 @@ class MilvusServicer(indexer_pb2_grpc.IndexerServicer):
         if request.min_generation:
             stages = {"wait_generation": waited, **stages}
         for stage, seconds in stages.items():
-            metrics.SEARCH_STAGE_SECONDS.labels(stage).observe(seconds)
+            metrics.SEARCH_STAGE_SECONDS.labels(stage).observe(seconds, exemplar())
+        record_stages(stages.items())
         return indexer_pb2.IndexerSearchResponse(
             results=[result for results, _ in parts for result in results],
             generation=view.generation,
