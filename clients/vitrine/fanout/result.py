@@ -41,14 +41,14 @@ class FanOut(Generic[Answer]):
     """Asked a second time, whatever came of it."""
 
     def raise_if_unanswered(self) -> None:
-        """Raises what the shards agree on where none of them answered.
+        """Raises what the shards agree on where none of them answered (and all were waited for: see `raise_if_short`).
 
         Raises:
             NotFoundError: Every shard that could be reached says so.
             DeadlineError: None answered in time.
             UnavailableError: None could be asked.
         """
-        if self.answers:
+        if self.answers or self.abandoned:
             return
         # New errors instead of those kept here: one that is raised holds this frame, and with it itself.
         for error in self.failed.values():
