@@ -25,7 +25,8 @@ from vitrine.v1 import indexer_pb2, indexer_pb2_grpc
 
 PER_REQUEST = 200
 _LOOK_SECONDS = 0.2
-_QUIET_LOOKS = 5
+# Longer than `seal_idle_seconds`: what rests is sealed, and merged further, by then.
+_QUIET_LOOKS = 40
 _SEAL_SECONDS = 1_800.0
 _CALL_SECONDS = 600.0
 

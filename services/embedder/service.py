@@ -18,7 +18,7 @@ from services.embedder.timings import stage_timings
 from services.runtime.gate import Gate
 from services.runtime.interceptor import Context
 from vitrine.callers import current_caller
-from vitrine.errors import InvalidArgumentError, PreconditionError, VitrineError, to_status
+from vitrine.errors import InvalidArgumentError, OverloadedError, PreconditionError, VitrineError, to_status
 from vitrine.limits import MAX_TAGS
 from vitrine.shards import ShardSet
 from vitrine.v1 import embedder_pb2, embedder_pb2_grpc
@@ -55,6 +55,9 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServicer):
                     answers = await _side_by_side(
                         pipeline.embed(file, caller, with_classes=with_classes) for file in files
                     )
+        refusals = [answer.error for answer in answers if isinstance(answer.error, OverloadedError)]
+        if len(refusals) == len(answers):
+            raise refusals[-1]  # nothing came of the call, so it says so itself, with advice where callers look for it
         return embedder_pb2.EmbedResponse(
             results=[_result(answer, model, request.top_tags) for answer in answers],
             model=model.card.name,

@@ -250,6 +250,7 @@ class Collection:
             parts,
             most_rows=most_segment_rows(self.spec, self._settings),
             dead_share=self._settings.purge_dead_share,
+            resting=self._idle.resting,
             compact=sum(int(view.labels[0]) <= last for view in self.snapshot.views[:-1]),
             held=held,
         )
@@ -273,7 +274,8 @@ class Collection:
                 raise
 
     async def _seal_what_rests(self) -> None:
-        """Lets the block being filled become a segment where a graph is worth it."""
+        """Lets the block being filled become a segment where a graph is worth it, and segments grow together."""
+        self._builds.wake()
         if self.snapshot.views[-1].live_count >= ROWS_PER_BEAM * self._settings.default_ef:
             with contextlib.suppress(NotFoundError):  # dropped this instant
                 await self.writer.run(self._seal)

@@ -17,12 +17,15 @@ class Idle:
         self._generation = -1
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self.resting = False
+        """Whether it is idle now."""
 
     def stir(self, generation: int) -> None:
         """Says which generation there is now."""
         if not self._seconds or generation == self._generation:
             return
         self._generation = generation
+        self.resting = False
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(self._seconds, self._act)
@@ -34,4 +37,5 @@ class Idle:
             self._timer.cancel()
 
     def _act(self) -> None:
+        self.resting = True
         self._task = asyncio.create_task(self._then())

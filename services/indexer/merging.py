@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 _GROWTH = 3
+# While nothing is written, building costs nobody anything, and every graph less is one less to walk. A segment is still
+# built again only when an eighth of it is new.
+_GROWTH_AT_REST = 9 / 8
 _BLOCKS_AT_ONCE = 4
 _LONGEST_RUN = 16
 
@@ -27,7 +30,13 @@ class Part(NamedTuple):
 
 
 def next_run(
-    parts: Sequence[Part], *, most_rows: int, dead_share: float, compact: int = 0, held: frozenset[str] = frozenset()
+    parts: Sequence[Part],
+    *,
+    most_rows: int,
+    dead_share: float,
+    compact: int = 0,
+    resting: bool = False,
+    held: frozenset[str] = frozenset(),
 ) -> list[Part]:
     """Returns the neighbours to be built into one segment next; empty: all is well.
 
@@ -36,6 +45,7 @@ def next_run(
         most_rows: Of a segment, unless a single part has more.
         dead_share: Dead rows, as a share of a segment's rows, above which it is built anew.
         compact: How many of the first parts are to be merged as far as they can be, without a dead row left.
+        resting: Nothing is being written, so that merging may go further.
         held: Names of parts to leave alone for now, because building them has just failed.
     """
     for blocks in _runs(parts, held, lambda part: part.fresh):
@@ -54,9 +64,12 @@ def next_run(
         window
         for run in _runs(parts, held, lambda part: not part.fresh)
         for window in _windows(run)
-        if _rows(window) <= most_rows and _rows(window) >= _GROWTH * max(part.live for part in window)
+        if _rows(window) <= most_rows
     ]
-    return min(windows, key=_rows, default=[])
+    if grown := [window for window in windows if _growth(window) >= _GROWTH]:
+        return min(grown, key=_rows)
+    # At rest the largest first, so that what can come together does so at once.
+    return max((window for window in windows if resting and _growth(window) >= _GROWTH_AT_REST), key=_rows, default=[])
 
 
 def _runs(parts: Sequence[Part], held: frozenset[str], wanted: Callable[[Part], bool]) -> Iterator[list[Part]]:
@@ -76,6 +89,11 @@ def _windows(run: list[Part]) -> Iterator[list[Part]]:
     for start in range(len(run)):
         for end in range(start + 2, min(start + _LONGEST_RUN, len(run)) + 1):
             yield run[start:end]
+
+
+def _growth(window: Sequence[Part]) -> float:
+    """Returns how many times its largest part a window is."""
+    return _rows(window) / max(part.live for part in window)
 
 
 def _fitting(run: list[Part], most_rows: int) -> list[Part]:

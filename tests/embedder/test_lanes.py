@@ -14,7 +14,7 @@ from services.embedder.priority import Priority
 from services.embedder.scheduler import Batching
 from services.embedder.session import Outputs
 from tests.embedder.serving import eventually
-from vitrine.errors import DeadlineError, InternalError, InvalidArgumentError, UnavailableError
+from vitrine.errors import DeadlineError, InternalError, InvalidArgumentError, OverloadedError, UnavailableError
 
 INTERACTIVE, BULK = Priority.INTERACTIVE, Priority.BULK
 PATIENCE = 30
@@ -53,9 +53,11 @@ async def running(sizes=(1, 2, 4), lanes=1, wait=0.0, clock=None, too_large=None
     device = Device()
     under_test = Lanes(device, Batching(sizes, lanes, wait), "m", clock=clock or Clock(), too_large=too_large)
 
-    def submit(*values, priority=INTERACTIVE, deadline=None):
+    def submit(*values, priority=INTERACTIVE, deadline=None, patience=None):
         pictures = [each if isinstance(each, Picture) else picture(each) for each in values]
-        return [asyncio.create_task(under_test.submit(each, priority, deadline)) for each in pictures]
+        return [
+            asyncio.create_task(under_test.submit(each, priority, deadline, patience=patience)) for each in pictures
+        ]
 
     try:
         yield device, under_test, submit
@@ -231,3 +233,19 @@ async def test_the_time_of_an_image_is_learnt():
         device.release()
         assert [(await each).model_seconds for each in rest] == [6.0, 6.0]
         assert lanes.seconds_per_image == pytest.approx(4.0 + 0.1 * (3.0 - 4.0))
+
+
+async def test_a_picture_that_waited_too_long_is_refused_with_advice():
+    clock = Clock()
+    async with running(clock=clock) as (device, lanes, submit):
+        first = submit(1)
+        await device.running(1)
+        late = submit(2, patience=101.0)
+        await eventually(lambda: len(lanes) == 1)
+        clock.now = 102.0
+        device.release()
+        await asyncio.gather(*first)
+        with pytest.raises(OverloadedError, match="waited too long") as caught:
+            await late[0]
+        assert caught.value.retry_after is not None
+        assert device.batches == [[1]]

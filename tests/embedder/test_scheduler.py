@@ -18,6 +18,7 @@ class Image:
     priority: Priority = INTERACTIVE
     caller: str = ""
     deadline: float | None = None
+    patience: float | None = None
     abandoned: bool = False
 
 
@@ -164,3 +165,13 @@ def test_the_sizes_are_few_and_close(largest, sizes):
     for count in range(1, largest + 1):
         padded = Batching(sizes).padded(count)
         assert (padded - count) / padded <= 1 / 3
+
+
+def test_who_waited_too_long_is_refused_and_bulk_waits_as_long_as_it_takes():
+    bench = Bench()
+    bench.push("impatient", patience=101.0)
+    bench.push("patient", patience=103.0)
+    bench.push("catalogue", priority=BULK)
+    bench.now = 102.0
+    assert bench.take() == ["patient"]
+    assert bench.dropped == [("impatient", "waited_too_long")]

@@ -37,6 +37,27 @@ def test_a_run_is_merged_once_it_is_three_times_its_largest_part():
     assert chosen(parts(400, 400, 400)) == []  # would be too large
 
 
+def test_at_rest_everything_that_an_eighth_of_is_new_comes_together():
+    assert chosen(parts(400, 400, 100), resting=True) == [0, 1, 2]
+    assert chosen(parts(90, 10), resting=True) == []  # too little to build 90 again
+    assert chosen(parts(80, 10), resting=True) == [0, 1]
+    assert chosen(parts(600, 600, 100), resting=True) == [1, 2]  # no more than fit
+    assert chosen(parts(90, 10, 10, 10), resting=True) == [1, 2, 3]  # what is due anyway goes first
+
+
+@given(st.lists(st.integers(1, MOST), max_size=12))
+def test_merging_at_rest_ends(sizes):
+    left = parts(*sizes)
+    for step in range(100):
+        run = next_run(left, most_rows=MOST, dead_share=0.2, resting=True)
+        if not run:
+            break
+        start = left.index(run[0])
+        left[start : start + len(run)] = [Part(f"m{step}", sum(part.live for part in run), 0, False)]
+    else:
+        raise AssertionError("it goes on for ever")
+
+
 def test_neighbours_only():
     assert chosen(parts(10, 10, 5, 10, fresh=(2,)), held=frozenset("2")) == []
 
@@ -113,3 +134,24 @@ async def test_dead_rows_are_dropped_once_there_are_many(shard):
         assert info.segments == 1
         rows = {each.key.product_id for each in await running.scan()}
         assert rows == {f"p{i}" for i in range(600, 1_000)}
+
+
+async def test_what_rests_becomes_one_segment_although_it_fills_no_block(shard):
+    vectors = random_vectors(700)
+    async with shard(segment_points=300, seal_idle_seconds=0.2, default_ef=8) as running:
+        await running.create()
+        await running.store([point(f"p{number}", "i", vectors[number]) for number in range(600)])
+        await eventually_holds(running, segments=1, fresh=0)
+        await running.store([point(f"p{number}", "i", vectors[number]) for number in range(600, 610)])
+        await asyncio.sleep(1)
+        assert (await running.describe()).fresh_points == 10  # a graph of ten is of no use
+        assert (await running.search(vectors[605], k=1))[0][0] == "p605"
+
+
+async def eventually_holds(running, *, segments, fresh):
+    async with asyncio.timeout(60):
+        while True:
+            info = await running.describe()
+            if (info.segments, info.fresh_points) == (segments, fresh):
+                return
+            await asyncio.sleep(0.05)
