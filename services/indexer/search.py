@@ -30,7 +30,7 @@ from vitrine.vectors import FloatArray
 # Measured on segments of 16,384 and 131,072 x 256 and of 60,000 x 784, one thread (docs/decisions/0009): walking with a
 # beam of b costs about as much as looking at 32 b rows that lie side by side; a row that lies alone costs two of those.
 ROWS_PER_BEAM = 32
-# Units share a beam: each gets its share of the rows to this power. Measured on 60,000 x 784 in three segments, beam 64:
+# Units share a beam, each by its share of the rows to this power. Measured on 60,000 x 784 in three segments, beam 64:
 # recall@10 .9990 with a whole beam for each, .9976 with this power, .9954 with 1; one graph has .9970.
 _BEAM_POWER = 0.75
 _LEAST_BEAM = 16

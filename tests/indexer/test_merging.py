@@ -138,7 +138,7 @@ async def test_dead_rows_are_dropped_once_there_are_many(shard):
 
 async def test_what_rests_becomes_one_segment_although_it_fills_no_block(shard):
     vectors = random_vectors(700)
-    async with shard(segment_points=300, seal_idle_seconds=0.2, default_ef=8) as running:
+    async with shard(segment_points=1_000, seal_idle_seconds=0.2, default_ef=8) as running:
         await running.create()
         await running.store([point(f"p{number}", "i", vectors[number]) for number in range(600)])
         await eventually_holds(running, segments=1, fresh=0)
