@@ -15,6 +15,9 @@ MAX_ATTRIBUTES = 256
 MAX_NAME_BYTES = 128
 MAX_VALUE_BYTES = 8_192
 
+TAGS = "tags"
+"""The attribute for what a model sees in an image (a string list), where the catalogue does not say it itself."""
+
 
 def to_proto(value: Value, field: str = "attribute") -> common_pb2.AttributeValue:
     """Converts one value.

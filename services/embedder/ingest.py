@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Self
 
@@ -13,11 +13,12 @@ import structlog
 
 from services.embedder import metrics
 from services.embedder.collection import prepare_collection
-from services.embedder.pipeline import Caller, Embedded, ImageFile, Pipeline
+from services.embedder.pipeline import Caller, Embedded, ImageFile
 from services.embedder.priority import Priority
 from services.embedder.registry import Served
 from services.embedder.settings import EmbedderSettings
 from services.embedder.shard_writer import ShardWriter
+from services.embedder.tags import with_tags
 from services.embedder.timings import stage_timings
 from vitrine.callers import current_caller
 from vitrine.errors import InternalError, VitrineError, to_status
@@ -37,9 +38,12 @@ _CODE_NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusC
 class Ingestion:
     """Handles the items of one stream; how many at once is up to whoever reads them."""
 
-    def __init__(self, pipeline: Pipeline, fingerprint: str, writers: list[ShardWriter]) -> None:
-        self._pipeline = pipeline
-        self._fingerprint = fingerprint
+    def __init__(self, served: Served, settings: EmbedderSettings, writers: list[ShardWriter]) -> None:
+        self._pipeline = served.pipeline
+        self._fingerprint = served.model.card.fingerprint
+        self._labels = served.model.labels
+        self._most_tags = settings.ingest_tags if self._labels else 0
+        self._tag_floor = settings.ingest_tag_floor
         self._writers = writers
         self._caller = Caller(Priority.BULK, current_caller())
         self._in_order: dict[tuple[str, str], asyncio.Event] = {}
@@ -73,7 +77,7 @@ class Ingestion:
         ]
         running = [asyncio.create_task(writer.run()) for writer in writers]
         try:
-            yield cls(served.pipeline, served.model.card.fingerprint, writers)
+            yield cls(served, settings, writers)
             for writer in writers:
                 writer.finish()
             await asyncio.wait(running, timeout=_FINISH_SECONDS)
@@ -126,7 +130,7 @@ class Ingestion:
 
     async def _embed(self, image: embedder_pb2.ImageInput) -> Embedded:
         with await self._pipeline.admit(1, len(image.data), self._caller):
-            return await self._pipeline.embed(ImageFile.of(image), self._caller)
+            return await self._pipeline.embed(ImageFile.of(image), self._caller, with_classes=self._most_tags > 0)
 
     def _writer(self, key: common_pb2.PointKey) -> ShardWriter:
         return self._writers[shard_of(key.product_id, len(self._writers))]
@@ -137,7 +141,12 @@ class Ingestion:
             key=item.key,
             version=version,
             vector=to_proto(embedded.embedding, self._fingerprint),
-            attributes=item.attributes,
+            attributes=self._attributes(item, embedded),
             content_hash=embedded.content_hash,
             image_uri=item.image_uri,
         )
+
+    def _attributes(self, item: embedder_pb2.IngestItem, embedded: Embedded) -> Mapping[str, common_pb2.AttributeValue]:
+        if not self._most_tags:
+            return item.attributes
+        return with_tags(item.attributes, embedded.classes, self._labels, most=self._most_tags, floor=self._tag_floor)

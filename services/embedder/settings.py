@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from services.embedder.cache.redis_address import RedisAddress
 from services.embedder.limits import PIXEL_CEILING, ImageLimits
 from services.runtime.settings import AddressList, PathList, ServiceSettings
+from vitrine.limits import MAX_TAGS
 
 _MIB = 2**20
 
@@ -201,6 +202,20 @@ class EmbedderSettings(ServiceSettings):
         "index's commit time.",
     )
     ingest_window_bytes: int = Field(64 * _MIB, ge=_MIB, le=2**40, description="The same in bytes of messages.")
+    ingest_tags: int = Field(
+        3,
+        ge=0,
+        le=MAX_TAGS,
+        description="Class tags, at most, that are stored with a catalogue image as its attribute `tags`, unless it "
+        "brings one, so that text finds what its title does not say; models with a classifier only. 0: none.",
+    )
+    ingest_tag_floor: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="Probability that such a tag must have. Lower: more products are found by their tags, more of "
+        "them wrongly.",
+    )
     shard_timeout_seconds: float = Field(
         10.0, gt=0, le=600, description="How long a shard may take to describe or create a collection."
     )

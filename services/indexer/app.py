@@ -65,9 +65,10 @@ class IndexerApplication:
         await self._canary.close()
         if self._texts is not None:
             await self._texts.settle(_SETTLE_SECONDS)
-            await self._texts.stop()
         if self._registry is not None:
             await self._registry.close()
+        if self._texts is not None:
+            await self._texts.stop()
         self._threads.shutdown()
         if self._data is not None:
             self._data.close()

@@ -393,3 +393,42 @@ async def test_without_indexers_there_is_no_ingest(tiny_model):
         error = await refusal(embedder, start(), item(0))
         assert type(error) is PreconditionError
         assert "VITRINE_EMBEDDER_INDEXERS" in error.message
+
+
+async def test_what_the_model_sees_is_found_by_text(lite_model, tmp_path):
+    piano = (ROOT / "examples/catalogue/gallery/S0024_1.jpg").read_bytes()
+    own = common_pb2.AttributeValue(string_list_value=common_pb2.StringList(values=["heirloom"]))
+    title = common_pb2.AttributeValue(string_value="Boston Mk 2")
+    async with Shards(tmp_path) as shards:
+        for settings in ({"cache_memory_bytes": 0}, {"cache_memory_bytes": 2**24}, {"ingest_tags": 0}):
+            async with serving(lite_model, indexers=shards.addresses, **settings) as embedder:
+                acks = await ingest(
+                    embedder,
+                    start(),
+                    item(0, "guessed", piano, attributes={"title": title}),
+                    item(1, "told", piano, attributes={"title": title, "tags": own}),
+                    item(2, "full", piano, attributes={f"{number}": title for number in range(256)}),
+                )
+                assert [ack.status.code for ack in acks.values()] == [0, 0, 0]
+                stored = {product: point for product, (_, point) in (await shards.points()).items()}
+                assert list(stored["told"].attributes["tags"].string_list_value.values) == ["heirloom"]
+                assert "tags" not in stored["full"].attributes
+                expected = {"title"} if "ingest_tags" in settings else {"title", "tags"}
+                assert stored["guessed"].attributes.keys() == expected
+                if "tags" in expected:
+                    assert list(stored["guessed"].attributes["tags"].string_list_value.values) == ["grand piano"]
+                found = {}
+                for address in shards.addresses:
+                    async with open_channel(address) as channel:
+                        for text in ("piano", "heirloom"):
+                            request = indexer_pb2.SearchTextRequest(collection="shop", text=text, k=5)
+                            answer = await indexer_pb2_grpc.IndexerStub(channel).SearchText(request)
+                            found.setdefault(text, set()).update(hit.key.product_id for hit in answer.hits)
+                assert found == {"piano": {"guessed"} if "tags" in expected else set(), "heirloom": {"told"}}
+
+
+async def test_a_model_without_classifier_adds_no_tags(tiny_model, tmp_path):
+    async with Shards(tmp_path) as shards, serving(tiny_model, indexers=shards.addresses) as embedder:
+        await ingest(embedder, start(), item(0))
+        [(_, point)] = (await shards.points()).values()
+        assert not point.attributes

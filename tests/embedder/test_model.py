@@ -10,9 +10,10 @@ from services.embedder.cache.vector import TopClasses
 from services.embedder.model import EmbeddingModel
 from services.embedder.session import Outputs, Session
 from services.embedder.settings import EmbedderSettings
-from services.embedder.tags import top_tags
+from services.embedder.tags import top_tags, with_tags
 from services.runtime.server import StartError
 from services.runtime.settings import SettingsError, load_settings
+from vitrine.attributes import map_from_proto, map_to_proto
 
 
 def open_model(folder, **settings):
@@ -68,6 +69,25 @@ def test_tags_are_the_softmax_of_the_logits_most_probable_first():
     weights = np.exp([0.0, 2.0, 1.0, -1.0])
     assert [tag.probability for tag in best] == pytest.approx((weights / weights.sum())[[1, 2]].tolist())
     assert len(tags([1000.0, -1000.0], ["a", "b"], 9)) == 2
+
+
+@pytest.mark.parametrize(
+    ("attributes", "most", "floor", "tags"),
+    [
+        ({"title": "EOS 5"}, 3, 0.2, ["b", "c"]),
+        ({"title": "EOS 5"}, 1, 0.2, ["b"]),
+        ({}, 3, 0.0, ["b", "c", "a"]),
+        ({}, 3, 0.9, None),
+        ({"tags": "mine"}, 3, 0.2, "mine"),
+        ({f"a{number}": "x" for number in range(256)}, 3, 0.2, None),
+    ],
+)
+def test_a_catalogue_image_gets_its_probable_tags_unless_it_has_some(attributes, most, floor, tags):
+    classes = TopClasses.from_logits(np.log(np.array([0.1, 0.6, 0.25, 0.05], np.float32)))
+    given = map_to_proto(attributes)
+    found = map_from_proto(with_tags(given, classes, ["a", "b", "c", "d"], most=most, floor=floor))
+    assert found == attributes | ({} if tags is None else {"tags": tags})
+    assert with_tags(given, None, [], most=most, floor=floor) == given
 
 
 @pytest.mark.parametrize(

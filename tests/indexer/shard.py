@@ -132,10 +132,10 @@ class Shard:
         )
         return [(hit.key.product_id, hit.key.image_id, hit.score) for hit in answer.results[0].hits]
 
-    async def text(self, text, k=10, collection="things", **fields):
+    async def text(self, text, k=10, collection="things", timeout=30, **fields):
         """Searches for words; returns (product, image) pairs."""
         request = indexer_pb2.SearchTextRequest(collection=collection, text=text, k=k, **fields)
-        answer = await self.stub.SearchText(request)
+        answer = await self.stub.SearchText(request, timeout=timeout)
         return [(hit.key.product_id, hit.key.image_id) for hit in answer.hits]
 
     async def get(self, *keys, collection="things", **fields):

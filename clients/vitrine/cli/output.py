@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from vitrine.attributes import Value
+from vitrine.attributes import TAGS, Value
 from vitrine.catalogue import CatalogueError
 from vitrine.collections.progress import ProgressFileError
 from vitrine.errors import VitrineError
@@ -20,6 +20,7 @@ from vitrine.results import FacetCount, RankedProduct, SearchAnswer
 
 _NOT_A_TERMINAL_WIDTH = 120
 _FIRST_ATTRIBUTES = ("title", "category", "brand", "price", "in_stock")
+_LAST_ATTRIBUTES = (TAGS,)
 _MAX_ATTRIBUTES = 5
 
 console = Console(width=None if sys.stdout.isatty() else _NOT_A_TERMINAL_WIDTH)
@@ -135,4 +136,5 @@ def degraded_lines(answer: SearchAnswer) -> list[str]:
 def _shown_attributes(products: Sequence[RankedProduct]) -> list[str]:
     there = dict.fromkeys(name for product in products for name in sorted(product.attributes))
     first = [name for name in _FIRST_ATTRIBUTES if name in there]
-    return [*first, *(name for name in there if name not in first)][:_MAX_ATTRIBUTES]
+    last = [name for name in _LAST_ATTRIBUTES if name in there]
+    return [*first, *(name for name in there if name not in (*first, *last)), *last][:_MAX_ATTRIBUTES]

@@ -20,6 +20,7 @@ _FIRST_RETRY_SECONDS = 0.5
 _LAST_RETRY_SECONDS = 30.0
 _LINE_BYTES = 2**20
 _SETTLE_STEP_SECONDS = 0.01
+_CLOSE_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -34,6 +35,7 @@ class TextFeeder:
     def __init__(self) -> None:
         self._indexes: deque[TextIndex] = deque()
         self._leftovers: list[TextJob] = []
+        self._closing = False
         self._held: dict[TextIndex, tuple[int, float]] = {}  # attempts, and not before this time of the loop
         self._wake = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
@@ -87,7 +89,12 @@ class TextFeeder:
                     await asyncio.sleep(_SETTLE_STEP_SECONDS)
 
     async def stop(self) -> None:
-        """Stops; what is not done is done after the next start."""
+        """Stops, once the files are closed; what is not done is done after the next start."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                while self._process is not None and (self._leftovers or self._closing):
+                    self.wake()
+                    await asyncio.sleep(_SETTLE_STEP_SECONDS)
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
@@ -97,8 +104,10 @@ class TextFeeder:
         while True:
             self._wake.clear()
             while self._leftovers:
-                with suppress(FeedingError):  # of a process that is gone nothing is left
+                self._closing = True
+                with suppress(FeedingError):  # a process that is gone has let go of everything
                     await self._ask(self._leftovers.pop())
+                self._closing = False
             index, wait = self._next()
             if index is None:
                 with suppress(TimeoutError):

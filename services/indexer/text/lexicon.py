@@ -20,12 +20,14 @@ from vitrine.errors import DeadlineError
 # Rises with every change of the tables or of what counts as a word.
 _FORMAT = 1
 
+# What the catalogue says counts for more than what a model has guessed.
 # Words come cut, folded and separated by spaces (`words`): to this tokenizer all that is not ASCII is a letter.
 _SCHEMA = """
 CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), generation INTEGER NOT NULL);
 INSERT INTO state VALUES (1, -1);
 CREATE TABLE documents (id INTEGER PRIMARY KEY, product_id TEXT NOT NULL UNIQUE, digest BLOB NOT NULL);
-CREATE VIRTUAL TABLE lexicon USING fts5 (words, tokenize = 'porter ascii');
+CREATE VIRTUAL TABLE lexicon USING fts5 (words, tags, tokenize = 'porter ascii');
+INSERT INTO lexicon (lexicon, rank) VALUES ('rank', 'bm25(1.0, 0.5)');
 """
 
 _FIND = """
@@ -154,12 +156,12 @@ class LexiconWriter:
             return -1
         if stored is not None:
             self._sql.execute("UPDATE documents SET digest = ? WHERE id = ?", (document.digest, *stored))
-            self._sql.execute("UPDATE lexicon SET words = ? WHERE rowid = ?", (document.words(), *stored))
+            self._sql.execute("UPDATE lexicon SET words = ?, tags = ? WHERE rowid = ?", (*document.words(), *stored))
             return 0
         row = self._sql.execute(
             "INSERT INTO documents (product_id, digest) VALUES (?, ?)", (product_id, document.digest)
         ).lastrowid
-        self._sql.execute("INSERT INTO lexicon (rowid, words) VALUES (?, ?)", (row, document.words()))
+        self._sql.execute("INSERT INTO lexicon (rowid, words, tags) VALUES (?, ?, ?)", (row, *document.words()))
         return 1
 
 

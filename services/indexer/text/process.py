@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from services.indexer.records import Record
 from services.indexer.schema import connect
 from services.indexer.store import Reader
-from services.indexer.text.document import Document, document_of
+from services.indexer.text.document import Document
 from services.indexer.text.lexicon import DamagedLexiconError, LexiconWriter
 
 _NICENESS = 5
@@ -117,7 +117,7 @@ class Workshop:
             connection.execute("BEGIN")
             reader = Reader(connection)
             truth = {
-                product_id: document_of(record for _, record in reader.product(product_id))
+                product_id: Document.of(record for _, record in reader.product(product_id))
                 for product_id in job.products
             }
         lexicon.apply(_differing(truth, lexicon.digests(truth)), job.generation)
@@ -132,7 +132,7 @@ class Workshop:
             products, complete = _slice(reader, job.after)
         last = None if complete else next(reversed(products))
         truth: dict[str, Document | None] = {
-            product_id: document_of(records) for product_id, records in products.items()
+            product_id: Document.of(records) for product_id, records in products.items()
         }
         known = lexicon.between(job.after, last)
         changes = _differing(truth, known) | dict.fromkeys(known.keys() - truth.keys())
