@@ -51,6 +51,7 @@ LABELS = {
     "result": "a few words: ok, failed, ...",
     "route": "routes of the HTTP API, or none",
     "selectivity": "eight bands, from unfiltered to 0-1 %",
+    "secret": "tls, auth",
     "service": "gateway, embedder, indexer",
     "shard": "indexes of the shards that the gateway is told of",
     "stage": "stages that the code knows; see `StageTiming` in the contracts",

@@ -35,13 +35,18 @@ def check_caller(name: str) -> str:
     Raises:
         InvalidArgumentError: As `set_caller`.
     """
-    if name and not _VALID.fullmatch(name):
+    if name and not is_caller(name):
         raise InvalidArgumentError(
             f"{CLIENT_HEADER} is {name[:80]!r}, must be 1 to 64 letters, digits and . _ : @ / -, "
             "the first a letter or digit",
             field=CLIENT_HEADER,
         )
     return name
+
+
+def is_caller(name: str) -> bool:
+    """Tells whether this can be a caller's name."""
+    return _VALID.fullmatch(name) is not None
 
 
 def caller_metadata() -> tuple[tuple[str, str], ...]:

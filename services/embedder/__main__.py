@@ -50,7 +50,7 @@ class Embedder:
         monitor = HealthMonitor(self.registry, self._settings.canary_seconds, lifecycle.report_health)
         self._watching = asyncio.create_task(monitor.run())
         if self._settings.indexers:
-            self._shards = ShardSet(self._settings.indexers)
+            self._shards = ShardSet(self._settings.indexers, self._settings.peer_credentials())
         servicer = EmbedderServicer(self.registry, self._settings, self._shards)
         embedder_pb2_grpc.add_EmbedderServicer_to_server(servicer, server)
 

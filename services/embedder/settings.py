@@ -10,13 +10,14 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from services.embedder.cache.redis_address import RedisAddress
 from services.embedder.limits import PIXEL_CEILING, ImageLimits
-from services.runtime.settings import AddressList, PathList, ServiceSettings
+from services.runtime.peers import PeerSettings
+from services.runtime.settings import AddressList, PathList
 from vitrine.limits import MAX_TAGS
 
 _MIB = 2**20
 
 
-class EmbedderSettings(ServiceSettings):
+class EmbedderSettings(PeerSettings):
     """What the embedder can be told; `VITRINE_EMBEDDER_...` in the environment, `[embedder]` in the TOML file."""
 
     section: ClassVar[str] = "embedder"

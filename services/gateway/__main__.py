@@ -35,6 +35,7 @@ class Gateway:
         self._engine = SearchEngine(
             settings.embedder,
             settings.indexers,
+            settings.peer_credentials(),
             rankings={name: each.plan for name, each in settings.ranking.items()},
             features=load_scorer("features", settings.features),
             taste=load_scorer("taste", settings.taste),

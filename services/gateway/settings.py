@@ -7,13 +7,14 @@ from typing import ClassVar
 from pydantic import Field
 
 from services.gateway.ranking import CollectionName, RankingSettings
-from services.runtime.settings import AddressList, PathList, ServiceSettings
+from services.runtime.peers import PeerSettings
+from services.runtime.settings import AddressList, PathList
 from vitrine.fanout.policy import ShardPolicy
 
 _REFERENCE = r"^$|^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 
-class GatewaySettings(ServiceSettings):
+class GatewaySettings(PeerSettings):
     """What the gateway can be told; `VITRINE_GATEWAY_...` in the environment, `[gateway]` in the TOML file."""
 
     section: ClassVar[str] = "gateway"

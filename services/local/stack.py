@@ -25,6 +25,8 @@ class Ports:
     """Metrics port by gRPC port, where it is not the gRPC port + 1000."""
     http: int = 0
     """The gateway's; 0: it does not serve HTTP."""
+    health: dict[int, int] = field(default_factory=dict)
+    """Port of plain health checks by gRPC port, for services that speak TLS."""
 
     @classmethod
     def default(cls, shards: int) -> Self:
@@ -32,11 +34,19 @@ class Ports:
         return cls(50050, 50051, tuple(50060 + index for index in range(shards)), http=8080)
 
     @classmethod
-    def free(cls, shards: int) -> Self:
+    def free(cls, shards: int, *, health: bool = False) -> Self:
         """Ports that are free now, for tests and benchmarks."""
-        http, *numbers = _free_ports(2 * (shards + 2) + 1)
-        serving, metrics = numbers[: shards + 2], numbers[shards + 2 :]
-        return cls(serving[0], serving[1], tuple(serving[2:]), dict(zip(serving, metrics, strict=True)), http)
+        count = shards + 2
+        http, *numbers = _free_ports((3 if health else 2) * count + 1)
+        serving, metrics, probes = numbers[:count], numbers[count : 2 * count], numbers[2 * count :]
+        return cls(
+            serving[0],
+            serving[1],
+            tuple(serving[2:]),
+            dict(zip(serving, metrics, strict=True)),
+            http,
+            dict(zip(serving, probes, strict=True)) if health else {},
+        )
 
 
 def _free_ports(count: int) -> list[int]:
@@ -127,12 +137,16 @@ class Stack:
         settings = {"PORT": str(port), **settings}
         if port in self.ports.metrics:
             settings["METRICS_PORT"] = str(self.ports.metrics[port])
+        health = self.ports.health.get(port)
+        if health is not None:
+            settings["HEALTH_PORT"] = str(health)
         prefix = f"VITRINE_{service.upper()}_"
         return ProcessSpec(
             name,
             f"services.{service}",
             _loopback(port),
             {**{prefix + key: value for key, value in settings.items()}, **self._environment},
+            None if health is None else _loopback(health),
         )
 
 

@@ -31,6 +31,8 @@ class ProcessSpec:
     module: str
     address: str
     environment: Mapping[str, str] = field(default_factory=dict)
+    health: str | None = None
+    """Where it answers health checks in plain text; None: at its address."""
 
 
 @dataclass
@@ -133,7 +135,10 @@ class Supervisor:
 
     async def _wait_serving(self, each: Supervised) -> None:
         request = health_pb2.HealthCheckRequest()
-        async with asyncio.timeout(self._start_timeout), grpc.aio.insecure_channel(each.spec.address) as channel:
+        async with (
+            asyncio.timeout(self._start_timeout),
+            grpc.aio.insecure_channel(each.spec.health or each.spec.address) as channel,
+        ):
             stub = health_pb2_grpc.HealthStub(channel)
             while True:
                 if each.process.returncode is not None:

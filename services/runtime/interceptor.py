@@ -12,12 +12,27 @@ from typing import Any, Self, TypeVar
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from services.runtime import metrics
+from services.runtime.guard import Guard
+from services.runtime.identities import Identity
+from services.runtime.permissions import RULES
 from services.runtime.tracing import ServerSpan, serve_call
 from vitrine.callers import CLIENT_HEADER, set_caller
-from vitrine.errors import DeadlineError, InternalError, OverloadedError, VitrineError, to_status
+from vitrine.credentials import AUTHORIZATION
+from vitrine.errors import (
+    DeadlineError,
+    InternalError,
+    InvalidArgumentError,
+    OverloadedError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    UnavailableError,
+    VitrineError,
+    to_status,
+)
 from vitrine.passing import REQUEST_ID, current_request_id
 from vitrine.tracing import leave_stages_out
 
@@ -30,6 +45,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 _Method = TypeVar("_Method", bound=Callable[..., Awaitable[Any]])
 _LONG_SECONDS = 3_600.0
+_MALFORMED = object()
+"""In place of a message that cannot be read."""
 
 
 class InFlight:
@@ -74,9 +91,11 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
     Streaming methods must be async generators.
     """
 
-    def __init__(self, in_flight: InFlight, default_deadline_seconds: float) -> None:
+    def __init__(self, in_flight: InFlight, default_deadline_seconds: float, guard: Guard | None = None) -> None:
+        """`guard` None: everyone may do everything."""
         self._in_flight = in_flight
         self._deadline = default_deadline_seconds
+        self._guard = guard or Guard()
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
@@ -91,7 +110,9 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or not method.startswith("/vitrine."):
             return handler
-        wrapped = self._wrapped[method] = _Wrapped(handler, method, self._in_flight, self._deadline).handler()
+        wrapped = self._wrapped[method] = _Wrapped(
+            handler, method, self._in_flight, self._deadline, self._guard
+        ).handler()
         return wrapped
 
 
@@ -105,11 +126,18 @@ class _Wrapped:
     """One method handler with everything around it."""
 
     def __init__(
-        self, handler: grpc.RpcMethodHandler[Any, Any], method: str, in_flight: InFlight, deadline: float
+        self,
+        handler: grpc.RpcMethodHandler[Any, Any],
+        method: str,
+        in_flight: InFlight,
+        deadline: float,
+        guard: Guard,
     ) -> None:
         self._inner = handler
         self._deadline = deadline
         self.in_flight = in_flight
+        self.guard = guard
+        self.rule = RULES[method]
         self.name = method
         service, _, name = method.removeprefix("/").partition("/")
         kind = {
@@ -128,7 +156,7 @@ class _Wrapped:
     def handler(self) -> grpc.RpcMethodHandler[Any, Any]:
         inner = self._inner
         codec = {
-            "request_deserializer": inner.request_deserializer,
+            "request_deserializer": _forgiving(inner.request_deserializer),
             "response_serializer": inner.response_serializer,
         }
         if inner.request_streaming and inner.response_streaming:
@@ -148,10 +176,12 @@ class _Wrapped:
                 longest = (context.time_remaining() or _LONG_SECONDS) if patient else self._deadline
                 try:
                     async with asyncio.timeout(longest):
-                        response = await behaviour(self._count(request), context)
+                        response = await behaviour(self._taken(request, running.identity), context)
                 except TimeoutError:
                     raise DeadlineError(f"not done within {longest:g} s") from None
                 self._sent.inc()
+                if self.rule.prune is not None and running.identity is not None:
+                    self.rule.prune(response, running.identity)
                 return response
 
         return call
@@ -161,49 +191,71 @@ class _Wrapped:
             with _Call(self, context) as running:
                 running.enter()
                 leave_stages_out()
-                async for response in behaviour(self._count(request), context):
+                async for response in behaviour(self._taken(request, running.identity), context):
                     self._sent.inc()
                     yield response
 
         return call
 
-    def _count(self, request: Any) -> Any:
+    def _taken(self, request: Any, identity: Identity | None) -> Any:
+        """Counts what is received, and checks that its caller may ask for it."""
         if not self._inner.request_streaming:
-            self._received.inc()
+            self._take(request, identity)
             return request
 
-        async def counted() -> AsyncIterator[Any]:
+        async def taken() -> AsyncIterator[Any]:
             async for message in request:
-                self._received.inc()
+                self._take(message, identity)
                 yield message
 
-        return counted()
+        return taken()
+
+    def _take(self, message: Any, identity: Identity | None) -> None:
+        self._received.inc()
+        if message is _MALFORMED:
+            raise InvalidArgumentError(f"what was sent is no request of {self.name}")
+        self.guard.check_request(identity, self.rule, message, self.name)
 
 
 class _Call:
     """One call: counted, timed, named in the logs, and answered with the status of whatever it raised."""
 
-    __slots__ = ("_context", "_entered", "_method", "_request_id", "_span", "_started")
+    __slots__ = ("_context", "_entered", "_method", "_request_id", "_span", "_started", "identity")
 
     def __init__(self, method: _Wrapped, context: Context) -> None:
         self._method = method
         self._context = context
         self._entered = False
         self._span: ServerSpan | None = None
+        self.identity: Identity | None = None
 
     def enter(self) -> None:
         """Admits it.
 
         Raises:
+            UnauthenticatedError: The caller is not known.
+            PermissionDeniedError: The caller may not make this call.
             OverloadedError: Too many calls are in flight.
             InvalidArgumentError: The caller's name is none.
         """
-        metadata = {key: value for key, value in self._context.invocation_metadata() or () if isinstance(value, str)}
+        given = self._context.invocation_metadata() or ()
+        metadata = {key: value for key, value in given if isinstance(value, str)}
         self._request_id = request_id(metadata)
         # gRPC runs every call in a task of its own, so that none of these is seen by another.
         current_request_id.set(self._request_id)
         self._span = serve_call(self._method.name, metadata, self._request_id)
-        set_caller(metadata.get(CLIENT_HEADER, ""))
+        caller = metadata.get(CLIENT_HEADER, "")
+        guard = self._method.guard
+        if not guard.is_open:
+            identity = guard.identify(
+                [value for key, value in given if key == AUTHORIZATION and isinstance(value, str)],
+                certificate_names(self._context) if guard.knows_certificates else (),
+            )
+            guard.check_scope(identity, self._method.rule.scope, self._method.name)
+            self.identity = identity
+            if identity is not None and not (identity.speaks_for_others and caller):
+                caller = identity.name
+        set_caller(caller)
         self._method.in_flight.enter()
         self._entered = True
 
@@ -235,6 +287,10 @@ class _Call:
         if isinstance(error, VitrineError):
             if isinstance(error, InternalError):
                 log.error("call failed", method=self._method.name, error=error.message)
+            if error.remote and isinstance(error, UnauthenticatedError | PermissionDeniedError):
+                # A service behind this one does not let it in: nothing that this service's caller can mend.
+                log.error("refused by another service", method=self._method.name, error=error.message)
+                error = UnavailableError(f"this service was refused by one that it needs: {error.message}")
             self._set_status(error)
             return error.code
         if isinstance(error, grpc.aio.AbortError):
@@ -254,6 +310,30 @@ class _Call:
         self._context.set_code(status.code)
         self._context.set_details(status.details or "")
         self._context.set_trailing_metadata((*(status.trailing_metadata or ()), (REQUEST_ID, self._request_id)))
+
+
+def _forgiving(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """Returns a deserializer that does not raise: gRPC takes what does for a defect of the service."""
+    if deserializer is None:
+        return None
+
+    def deserialize(content: bytes) -> Any:
+        try:
+            return deserializer(content)
+        except DecodeError:
+            return _MALFORMED
+
+    return deserialize
+
+
+def certificate_names(context: Context) -> tuple[str, ...]:
+    """Returns the names in the caller's verified certificate: alternative ones (DNS, URI) and the common one."""
+    properties = context.auth_context()
+    return tuple(
+        name.decode("utf-8", "replace")
+        for kind in ("x509_subject_alternative_name", "x509_common_name")
+        for name in properties.get(kind, ())
+    )
 
 
 def request_id(metadata: Mapping[str, str]) -> str:

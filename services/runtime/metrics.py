@@ -19,6 +19,17 @@ SENT = Counter("grpc_server_msg_sent", "Messages sent.", _METHOD)
 IN_FLIGHT = Gauge("vitrine_rpcs_in_flight", "Calls being served now.")
 IN_FLIGHT_LIMIT = Gauge("vitrine_rpcs_in_flight_limit", "Calls served at the same time at most.")
 SHED = Counter("vitrine_rpcs_shed", "Calls refused before their work began, by reason.", ("reason",))
+REFUSALS = Counter(
+    "vitrine_auth_refusals",
+    "Calls refused because of who made them, by reason: missing, malformed, unknown, expired, scope, collection.",
+    ("reason",),
+)
+CERTIFICATE_EXPIRES = Gauge(
+    "vitrine_tls_certificate_expires_timestamp_seconds", "When the certificate in use expires; 0: there is none."
+)
+SECRET_RELOADS = Counter(
+    "vitrine_secret_reloads", "Certificate (tls) or identities (auth) read again, by result.", ("secret", "result")
+)
 SERVING = Gauge("vitrine_serving", "1 while the service reports SERVING to health checks.")
 RELOADS = Counter("vitrine_settings_reloads", "Settings read again after SIGHUP, by result.", ("result",))
 SPANS = Counter("vitrine_spans", "Spans of traces given to the collector, by result.", ("result",))

@@ -11,23 +11,30 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, runtime_checkable
 
 import grpc
-import prometheus_client
 import structlog
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.runtime import garbage, metrics
+from services.runtime.guard import Guard
 from services.runtime.interceptor import InFlight, ServiceInterceptor
+from services.runtime.listening import check_listening
 from services.runtime.logs import configure_logs
+from services.runtime.metrics_http import MetricsServer
 from services.runtime.resources import export_process, watch_loop
+from services.runtime.secrets import Secrets
 from services.runtime.settings import ServiceSettings, Settings, SettingsError, load_settings
+from services.runtime.tls import ServerTls
 from services.runtime.tracing import start_tracing
+from vitrine.errors import VitrineError
+from vitrine.loopback import is_loopback_host
 
 log = structlog.get_logger()
 
 _FIRST_FLIGHT_BYTES = 2**20
 _DEFAULT_IN_FLIGHT = 256
+_HANDSHAKE_MS = 20_000
 
 Reloaded = TypeVar("Reloaded", bound=ServiceSettings, contravariant=True)
 
@@ -42,6 +49,10 @@ class Lifecycle:
 
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is going to stop: long-lived streams finish what they hold and end."""
+    guard: Guard = field(default_factory=Guard)
+    """Knows who may call; for the ports that a service opens itself."""
+    tls: ServerTls | None = None
+    """The service's certificate; None: plain text."""
     report_health: Callable[[bool], None] = lambda healthy: None
     """Told by a service that it cannot (False), or can again (True), do its work although it runs."""
     in_flight: InFlight = field(default_factory=lambda: InFlight(_DEFAULT_IN_FLIGHT))
@@ -91,7 +102,7 @@ def run(kind: type[Settings], build: Callable[[Settings], Application]) -> None:
         settings = load_settings(kind)
         configure_logs(settings.section, settings.log_level, settings.log_format)
         uvloop.run(serve(settings, build(settings)))
-    except (SettingsError, StartError) as error:
+    except (SettingsError, StartError, VitrineError) as error:
         print(f"vitrine {kind.section}: {error}", file=sys.stderr)
         sys.exit(2)
 
@@ -100,9 +111,12 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
     """Serves an application until the process is told to stop.
 
     Raises:
+        SettingsError: A file that the settings name is wrong, or strangers could connect.
         StartError: A port is taken, or the application cannot start.
     """
-    lifecycle = Lifecycle(in_flight=InFlight(settings.max_concurrent_rpcs))
+    check_listening(settings)
+    secrets = Secrets(settings)
+    lifecycle = Lifecycle(in_flight=InFlight(settings.max_concurrent_rpcs), guard=secrets.guard, tls=secrets.tls)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     hang_up = asyncio.Event()
@@ -111,26 +125,20 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
     loop.add_signal_handler(signal.SIGHUP, hang_up.set)
 
     server = grpc.aio.server(
-        interceptors=[ServiceInterceptor(lifecycle.in_flight, settings.default_deadline_seconds)],
+        interceptors=[ServiceInterceptor(lifecycle.in_flight, settings.default_deadline_seconds, secrets.guard)],
         options=server_options(settings),
     )
-    address = f"{settings.host}:{settings.port}"
-    try:
-        server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise StartError(f"cannot listen on {address}: {error}") from None
-    try:
-        metrics_server, _ = prometheus_client.start_http_server(settings.resolved_metrics_port, settings.host)
-    except OSError as error:
-        raise StartError(f"cannot listen on {settings.host}:{settings.resolved_metrics_port}: {error}") from None
-
     export_process(settings.section)
     end_tracing = start_tracing(settings)
 
     checker = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checker, server)
     names = (*application.grpc_services, health.SERVICE_NAME)
-    reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
+    if settings.reflection:
+        reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
+    address = listen(server, settings.host, settings.port, secrets.tls)
+    probes = await _serve_probes(settings, checker)
+    metrics_server = _serve_metrics(settings, secrets)
 
     healthy: asyncio.Queue[bool] = asyncio.Queue()
     lifecycle.report_health = healthy.put_nowait
@@ -142,8 +150,9 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
         healthy.put_nowait(True)
         garbage.settle()
         attendants.append(asyncio.create_task(_tell_health(checker, ("", *names), healthy, lifecycle)))
-        attendants.append(asyncio.create_task(_reload_on(hang_up, application, settings)))
+        attendants.append(asyncio.create_task(_reload_on(hang_up, application, settings, secrets)))
         attendants.append(asyncio.create_task(watch_loop()))
+        attendants.append(asyncio.create_task(secrets.watch()))
         log.info("serving", address=address, start_seconds=round(time.perf_counter() - began, 3))
         await stop.wait()
         await _drain(settings, server, checker, lifecycle)
@@ -152,9 +161,50 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
             attendant.cancel()
         await server.stop(0)
         await application.stop()
-        metrics_server.shutdown()
+        if probes is not None:
+            await probes.stop(0)
+        metrics_server.close()
         await asyncio.to_thread(end_tracing)
     log.info("stopped")
+
+
+def listen(server: grpc.aio.Server, host: str, port: int, tls: ServerTls | None) -> str:
+    """Opens a port of a gRPC server; returns its address.
+
+    Raises:
+        StartError: It is taken.
+    """
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        if tls is None:
+            server.add_insecure_port(address)
+        else:
+            server.add_secure_port(address, tls.grpc_credentials())
+    except RuntimeError as error:
+        raise StartError(f"cannot listen on {address}: {error}") from None
+    return address
+
+
+async def _serve_probes(settings: ServiceSettings, checker: health.aio.HealthServicer) -> grpc.aio.Server | None:
+    """Answers health checks, and nothing else, on a port in plain text."""
+    if settings.health_port is None:
+        return None
+    server = grpc.aio.server(options=server_options(settings))
+    health_pb2_grpc.add_HealthServicer_to_server(checker, server)
+    listen(server, settings.host, settings.health_port, None)
+    await server.start()
+    return server
+
+
+def _serve_metrics(settings: ServiceSettings, secrets: Secrets) -> MetricsServer:
+    host, port = settings.metrics_host, settings.resolved_metrics_port
+    open_to_all = is_loopback_host(host) or settings.insecure_metrics
+    guard = Guard() if open_to_all else secrets.guard
+    context = None if open_to_all or secrets.tls is None else secrets.tls.http_context()
+    try:
+        return MetricsServer(host, port, guard, context)
+    except OSError as error:
+        raise StartError(f"cannot listen on {host}:{port}: {error}") from None
 
 
 async def _tell_health(
@@ -169,11 +219,14 @@ async def _tell_health(
         lifecycle.say_serving(serving)
 
 
-async def _reload_on(hang_up: asyncio.Event, application: Application, settings: ServiceSettings) -> None:
-    """Reads the settings again at every SIGHUP; what is wrong with them is logged, and nothing changes."""
+async def _reload_on(
+    hang_up: asyncio.Event, application: Application, settings: ServiceSettings, secrets: Secrets
+) -> None:
+    """Reads certificate, identities and settings again at every SIGHUP; what is wrong changes nothing and is logged."""
     while True:
         await hang_up.wait()
         hang_up.clear()
+        await secrets.reload()
         if not isinstance(application, Reloadable):
             log.info("nothing to reload: settings of this service are read at start")
             continue
@@ -202,7 +255,16 @@ def server_options(settings: ServiceSettings) -> list[tuple[str, int]]:
         # A photo must fit into the first flight: with the default of 64 KiB it waits for a round trip in the middle.
         ("grpc.http2.lookahead_bytes", _FIRST_FLIGHT_BYTES),
         ("grpc.keepalive_permit_without_calls", 1),
+        # Pings more often than that, and the connection is closed.
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.max_ping_strikes", 2),
+        # One bound, instead of a lower one from which refusals begin by chance.
+        ("grpc.max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_connection_idle_ms", round(1_000 * settings.max_connection_idle_seconds)),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
     ]
 
 

@@ -45,10 +45,79 @@ class ServiceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(extra="forbid", validate_default=True, frozen=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on. Any but loopback needs tls_cert_file, tls_key_file and auth_file.",
+    )
     port: int = Field(ge=1, le=65535, description="gRPC port.")
     metrics_port: int | None = Field(
         None, ge=1, le=65535, description="Port of the Prometheus endpoint /metrics; unset: port + 1000."
+    )
+    metrics_host: str = Field(
+        "127.0.0.1",
+        description="Address of the Prometheus endpoint: plain HTTP on loopback. Elsewhere it speaks TLS with the "
+        "service's certificate and wants a token with the scope metrics, unless insecure_metrics is set.",
+    )
+    health_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="Another gRPC port, in plain text, that answers health checks and nothing else: for probes that "
+        "cannot speak TLS, as those of Kubernetes. Unset: none.",
+    )
+    tls_cert_file: Path | None = Field(
+        None,
+        description="PEM file with the certificate chain of this service. Set, with tls_key_file: the gRPC port speaks "
+        "TLS. Read again when it changes: new connections get the new one.",
+    )
+    tls_key_file: Path | None = Field(None, description="PEM file with the private key of tls_cert_file.")
+    tls_client_ca_file: Path | None = Field(
+        None,
+        description="PEM file with the authorities that may vouch for callers. Set: every gRPC connection must show a "
+        "certificate of theirs (mTLS); auth_file says which of them may do what.",
+    )
+    auth_file: Path | None = Field(
+        None,
+        description="TOML file of those who may call, by the sha256 of their token or the name in their certificate, "
+        "and of what they may do (SECURITY.md). Read again when it changes. Unset: everyone may do everything.",
+    )
+    insecure_listen: bool = Field(
+        False,
+        description="Listen where other machines can connect without TLS or without auth_file. Only where something "
+        "else keeps strangers out, such as a service mesh: who can connect can read and delete everything.",
+    )
+    insecure_metrics: bool = Field(
+        False,
+        description="The same for metrics_host: plain HTTP, for everyone who can connect. Metrics name collections "
+        "and say how much is going on, nothing of what is searched.",
+    )
+    reflection: bool = Field(
+        True,
+        description="Answer gRPC reflection, so that grpcurl works without the proto files. It shows the published "
+        "contracts and nothing else, and asks nobody who they are.",
+    )
+    max_connections: int = Field(
+        1_024,
+        ge=1,
+        le=1_000_000,
+        description="Connections to the gRPC port; further ones are closed at once. Each costs a socket and its "
+        "buffers.",
+    )
+    max_streams_per_connection: int = Field(
+        1_024,
+        ge=1,
+        le=65_536,
+        description="Calls at a time on one connection; its further ones wait at the caller. Below "
+        "max_concurrent_rpcs, callers with one connection wait instead of being refused.",
+    )
+    max_metadata_bytes: int = Field(
+        16 * 2**10,
+        ge=4 * 2**10,
+        le=2**20,
+        description="Metadata (headers) of one call, all of it together; more is refused.",
+    )
+    max_connection_idle_seconds: float = Field(
+        900.0, ge=1, le=86_400, description="A connection without calls is closed after this long."
     )
     max_message_bytes: int = Field(
         32 * 2**20,
