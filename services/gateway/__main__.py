@@ -65,7 +65,8 @@ class Gateway:
         except NotADirectoryError as error:
             raise StartError(str(error)) from None
         app = build_app(answering, self._pictures, settings, lifecycle)
-        self._http = HttpServer(app, settings.host, settings.http_port, 4 * settings.max_concurrent_rpcs)
+        context = None if lifecycle.tls is None else lifecycle.tls.http_context()
+        self._http = HttpServer(app, settings.host, settings.http_port, 4 * settings.max_concurrent_rpcs, context)
         self._http.start(lifecycle)
 
 

@@ -47,6 +47,10 @@ class Identity:
         """Tells whether a collection, by the name the caller used, is one of its own."""
         return not self.collections or any(_matches(pattern, collection) for pattern in self.collections)
 
+    def caller(self, named: str) -> str:
+        """Returns for whom it calls: itself, unless it speaks for others and has `named` one."""
+        return named if self.speaks_for_others and named else self.name
+
     def is_expired(self, now: datetime) -> bool:
         """Tells whether it counts no more."""
         return self.expires is not None and self.expires <= now

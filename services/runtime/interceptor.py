@@ -253,8 +253,8 @@ class _Call:
             )
             guard.check_scope(identity, self._method.rule.scope, self._method.name)
             self.identity = identity
-            if identity is not None and not (identity.speaks_for_others and caller):
-                caller = identity.name
+            if identity is not None:
+                caller = identity.caller(caller)
         set_caller(caller)
         self._method.in_flight.enter()
         self._entered = True

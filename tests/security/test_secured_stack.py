@@ -4,16 +4,14 @@ import asyncio
 
 import grpc
 import pytest
-import pytest_asyncio
 
-from tests.security.pictures import catalogue, jpeg
-from tests.security.secured import COLLECTION, secured, token
+from tests.security.pictures import jpeg
+from tests.security.secured import COLLECTION, token
 from tests.watching import scrape
 from vitrine import AsyncVitrine, Vitrine
 from vitrine.channels import open_channel
 from vitrine.errors import PermissionDeniedError, UnauthenticatedError, from_rpc_error
 from vitrine.v1 import (
-    common_pb2,
     embedder_pb2,
     embedder_pb2_grpc,
     indexer_pb2,
@@ -22,23 +20,7 @@ from vitrine.v1 import (
     search_pb2_grpc,
 )
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shop(tmp_path_factory, tiny_model):
-    """A secured stack with a small catalogue, put there through the command line."""
-    folder = tmp_path_factory.mktemp("secured")
-    shop = secured(folder, tiny_model)
-    async with shop.stack.supervisor:
-        await shop.stack.start()
-        status, _, err = await shop.vitrine("ingest", catalogue(folder / "shop"), "--collection", COLLECTION)
-        assert status == 0, err
-        yield shop
-
-
-def stored(product):
-    return search_pb2.QueryPart(stored=common_pb2.PointKey(product_id=product))
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 ONE_OF_EACH = {

@@ -82,7 +82,7 @@ class Api:
         call.begin(body.timeout_ms)
         collection = await self._collection(call, body.collection)
         request = convert.recognize_request(body, collection, form.files[0][1])
-        response = await call.within_deadline(lambda left: self._answering.recognize(request, left))
+        response = await call.ask(self._answering.recognize, request)
         return _json(convert.recognize_answer(response, collection, pictures=self._pictures.served))
 
     async def feedback(self, call: Call) -> Response:
@@ -90,12 +90,14 @@ class Api:
         body = await read_json(call.request, FeedbackBody)
         call.begin(body.timeout_ms)
         request = convert.feedback_request(body)
-        await call.within_deadline(lambda left: self._answering.record_feedback(request, left))
+        await call.ask(self._answering.record_feedback, request)
         return Response(status_code=204)
 
     async def status(self, call: Call) -> Response:
         """GET /v1/status."""
-        return _json(convert.status_answer(await call.within_deadline(self._answering.status)))
+        response = await call.within_deadline(self._answering.status)
+        call.asker.prune(response)
+        return _json(convert.status_answer(response))
 
     async def picture(self, call: Call) -> Response:
         """GET /v1/images/{collection}/{product_id}/{image_id}."""
@@ -105,7 +107,7 @@ class Api:
         collection, product_id, image_id = key
         query = parse_fields(call.request.query_params.multi_items(), PictureQuery)
         wanted = search_pb2.GetRequest(collection=collection, product_id=product_id)
-        found = await call.within_deadline(lambda left: self._answering.get(wanted, left))
+        found = await call.ask(self._answering.get, wanted)
         point = next((each for each in found.images if each.key.image_id == image_id), None)
         if point is None:
             raise NotFoundError(f"no image {image_id!r} of product {product_id!r} in collection {collection!r}")
@@ -115,10 +117,12 @@ class Api:
         call.begin(body.timeout_ms)
         collection = await self._collection(call, body.collection)
         request = convert.search_request(body, collection, files)
-        response = await call.within_deadline(lambda left: self._answering.search(request, left))
+        response = await call.ask(self._answering.search, request)
         return _json(convert.search_answer(response, collection, pictures=self._pictures.served))
 
     async def _collection(self, call: Call, given: str) -> str:
+        if not given and not call.asker.sees_all:  # the only one of all is not the only one of its own
+            raise InvalidArgumentError("collection is missing: name one of yours", field="collection")
         return given or await call.within_deadline(self._only.name)
 
 

@@ -37,7 +37,13 @@ def build_app(answering: Answering, pictures: Pictures, settings: GatewaySetting
     operations = [
         Route(
             each.route,
-            Endpoint(partial(each.handler, api), lifecycle.in_flight, settings.default_deadline_seconds),
+            Endpoint(
+                partial(each.handler, api),
+                each.rpc,
+                lifecycle.guard,
+                lifecycle.in_flight,
+                settings.default_deadline_seconds,
+            ),
             methods=[each.method],
         )
         for each in OPERATIONS

@@ -9,24 +9,27 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
+from services.gateway.http.identity import Asker
 from vitrine.errors import CancelledCallError, DeadlineError, InvalidArgumentError
 
 TIMEOUT_HEADER = "x-timeout-ms"
 MAX_TIMEOUT_MS = 3_600_000
 
 Answer = TypeVar("Answer")
+Question = TypeVar("Question")
 
 
 class Call:
     """One request and its deadline."""
 
-    def __init__(self, request: Request, longest: float) -> None:
+    def __init__(self, request: Request, asker: Asker, longest: float) -> None:
         """`longest`: seconds granted to a request that asks for no less.
 
         Raises:
             InvalidArgumentError: The header X-Timeout-Ms is no number of milliseconds.
         """
         self.request = request
+        self.asker = asker
         self._began = time.perf_counter()
         self._seconds = longest
         if (given := request.headers.get(TIMEOUT_HEADER)) is not None:
@@ -45,6 +48,15 @@ class Call:
     def time_left(self) -> float:
         """Returns the seconds until the deadline, a millisecond at least."""
         return max(self._began + self._seconds - time.perf_counter(), 0.001)
+
+    async def ask(self, method: Callable[[Question, float], Awaitable[Answer]], question: Question) -> Answer:
+        """Calls `method(question, seconds left)` where the asker may make that call; see `within_deadline`.
+
+        Raises:
+            PermissionDeniedError: It may not.
+        """
+        self.asker.permit(question)
+        return await self.within_deadline(lambda left: method(question, left))
 
     async def within_deadline(self, work: Callable[[float], Awaitable[Answer]]) -> Answer:
         """Runs `work(seconds left)`, and cancels it when the deadline passes or the caller goes away.

@@ -14,11 +14,11 @@ from starlette.types import Message, Receive, Scope, Send
 from services.gateway import metrics
 from services.gateway.http.call import Call
 from services.gateway.http.headers import ALWAYS, policy
+from services.gateway.http.identity import identify
 from services.gateway.http.problems import CLIENT_CLOSED_REQUEST, problem_response
+from services.runtime.guard import Guard
 from services.runtime.interceptor import InFlight, request_id
 from services.runtime.tracing import ServerSpan, serve_request
-from vitrine.callers import CLIENT_HEADER, set_caller
-from vitrine.errors import PermissionDeniedError
 from vitrine.passing import REQUEST_ID, current_request_id
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -29,24 +29,21 @@ _SEND_SECONDS = 60.0
 """For one piece of an answer to be taken by who asked for it."""
 
 
-def check_identity(request: Request) -> None:
-    """The one place that decides who a request to the API comes from, and whether it is let in.
-
-    Raises:
-        PermissionDeniedError: A page of another site had a browser send it.
-        InvalidArgumentError: The caller's name is none.
-    """
-    if request.method == "POST" and request.headers.get("sec-fetch-site") == "cross-site":
-        raise PermissionDeniedError("requests from pages of other sites are refused")
-    set_caller(request.headers.get(CLIENT_HEADER, ""))
-
-
 class Endpoint:
     """One operation of the API as an ASGI application: let in or refused as calls over gRPC are."""
 
-    def __init__(self, handler: Callable[[Call], Awaitable[Response]], in_flight: InFlight, longest: float) -> None:
-        """`longest`: seconds granted to a request that asks for no less."""
+    def __init__(
+        self,
+        handler: Callable[[Call], Awaitable[Response]],
+        rpc: str,
+        guard: Guard,
+        in_flight: InFlight,
+        longest: float,
+    ) -> None:
+        """`rpc`: what it stands for over gRPC; `longest`: seconds granted to a request that asks for no less."""
         self._handler = handler
+        self._rpc = rpc
+        self._guard = guard
         self._in_flight = in_flight
         self._longest = longest
 
@@ -55,10 +52,10 @@ class Endpoint:
         request = Request(scope, receive)
         route, named = scope["route"].path, current_request_id.get()
         scope[_SPAN] = serve_request(request.method, route, request.headers, named)
-        check_identity(request)
+        asker = identify(request, self._guard, self._rpc)
         self._in_flight.enter()
         try:
-            response = await self._handler(Call(request, self._longest))
+            response = await self._handler(Call(request, asker, self._longest))
         finally:
             self._in_flight.leave()
         await response(scope, receive, send)

@@ -23,6 +23,8 @@ class Operation:
     route: str
     """The same for the router, which must not split an id at an escaped slash."""
     name: str
+    rpc: str
+    """What it stands for over gRPC, whose rule of who may call is its own."""
     summary: str
     handler: Callable[[Api, Call], Awaitable[Response]]
     query: type[BaseModel] | None = None
@@ -41,6 +43,7 @@ OPERATIONS = (
         path="/v1/search",
         route="/v1/search",
         name="search",
+        rpc="/vitrine.v1.VisualSearch/Search",
         summary="Products that look like a photo, a stored product, a vector, or words; or several of them at once",
         handler=Api.search,
         json_body=requests.SearchBody,
@@ -53,6 +56,7 @@ OPERATIONS = (
         path="/v1/similar/{product_id}",
         route="/v1/similar/{product_id:path}",
         name="similar",
+        rpc="/vitrine.v1.VisualSearch/Search",
         summary="Products that look like a stored one",
         handler=Api.similar,
         query=requests.SimilarQuery,
@@ -63,6 +67,7 @@ OPERATIONS = (
         path="/v1/recognize",
         route="/v1/recognize",
         name="recognize",
+        rpc="/vitrine.v1.VisualSearch/Recognize",
         summary="Which product a photo shows, or none",
         handler=Api.recognize,
         form_body=requests.RecognizeBody,
@@ -74,6 +79,7 @@ OPERATIONS = (
         path="/v1/feedback",
         route="/v1/feedback",
         name="feedback",
+        rpc="/vitrine.v1.VisualSearch/RecordFeedback",
         summary="Records what a shopper did with a product that a search showed",
         handler=Api.feedback,
         json_body=requests.FeedbackBody,
@@ -83,6 +89,7 @@ OPERATIONS = (
         path="/v1/status",
         route="/v1/status",
         name="status",
+        rpc="/vitrine.v1.VisualSearch/GetStatus",
         summary="What is up, what is served, and how much of it",
         handler=Api.status,
         answer=answers.StatusAnswer,
@@ -92,6 +99,7 @@ OPERATIONS = (
         path="/v1/images/{collection}/{product_id}/{image_id}",
         route="/v1/images/{key:path}",
         name="picture",
+        rpc="/vitrine.v1.VisualSearch/Get",
         summary="A product's picture",
         handler=Api.picture,
         query=requests.PictureQuery,

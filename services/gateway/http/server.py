@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Generator
 
 import structlog
@@ -31,8 +32,10 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """Serves an ASGI application until the process drains."""
 
-    def __init__(self, app: ASGIApp, host: str, port: int, max_connections: int) -> None:
-        """Binds the port.
+    def __init__(
+        self, app: ASGIApp, host: str, port: int, max_connections: int, context: ssl.SSLContext | None
+    ) -> None:
+        """Binds the port; with `context` it speaks TLS.
 
         Raises:
             StartError: It is taken.
@@ -54,6 +57,7 @@ class HttpServer:
                 limit_concurrency=max_connections,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=_LAST_BYTES_SECONDS,
+                ssl_context_factory=(lambda *_: context) if context is not None else None,
             )
         )
         self._tasks: list[asyncio.Task[None]] = []
