@@ -31,7 +31,6 @@ def answer_queries(
     exact: bool,
     with_attributes: bool,
     deadline: float,
-    submitted: float,
 ) -> Part:
     """Searches a snapshot; CPU work.
 
@@ -43,7 +42,6 @@ def answer_queries(
         exact: Compare with every point.
         with_attributes: Put attributes into the hits.
         deadline: `time.perf_counter()` after which nobody waits for the answer.
-        submitted: `time.perf_counter()` when the work was handed over.
 
     Raises:
         DeadlineError: The deadline passed.
@@ -53,12 +51,11 @@ def answer_queries(
         if time.perf_counter() > deadline:
             raise DeadlineError("the deadline passed during the search")
 
-    queued = time.perf_counter() - submitted
     check()
     found, stages = search(snapshot, queries, metric=metric, ef=ef, exact=exact, check=check)
     started = time.perf_counter()
     results = [query_result(query, hits, with_attributes) for query, hits in zip(queries, found, strict=True)]
-    return Part(results, {"queue": queued, **stages, "answer": time.perf_counter() - started})
+    return Part(results, {**stages, "answer": time.perf_counter() - started})
 
 
 def merge_parts(parts: Sequence[Part], waited: float | None) -> indexer_pb2.IndexerSearchResponse:

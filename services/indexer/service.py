@@ -12,9 +12,10 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from services.indexer import metrics
-from services.indexer.answering import answer_queries, merge_parts
+from services.indexer.answering import merge_parts
 from services.indexer.canary import Canary
 from services.indexer.collection import Collection
+from services.indexer.gathering import QUERIES_PER_TURN, Gathering, SearchJob
 from services.indexer.queries import check_count, read_filter, read_queries
 from services.indexer.reading import get_points, scan_page
 from services.indexer.records import Remove, check_version
@@ -39,10 +40,6 @@ from vitrine.keys import check_key
 from vitrine.tracing import exemplar, record_stages
 from vitrine.v1 import common_pb2, indexer_pb2, indexer_pb2_grpc
 
-# Queries that one thread answers together: enough to share the reading of the vectors, few enough for the scores of a
-# whole block to stay in the processor's cache.
-_QUERIES_PER_THREAD = 16
-
 # Larger requests are checked in a thread.
 _CHECKED_AT_ONCE_BYTES = 64 * 2**10
 
@@ -62,6 +59,7 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
     ) -> None:
         self._registry = registry
         self._threads = threads
+        self._searches = Gathering(threads, settings.resolved_search_threads)
         self._canary = canary
         self._settings = settings
         self._draining = draining
@@ -144,22 +142,22 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
         await _wait_generation(collection, request.min_generation, longest)
         waited = time.perf_counter() - started
         snapshot = collection.snapshot
-        work = partial(
-            answer_queries,
-            snapshot,
-            metric=collection.spec.vector.metric,
-            ef=request.ef or self._settings.default_ef,
-            exact=request.exact,
-            with_attributes=request.with_attributes,
-            deadline=started + longest,
-            submitted=time.perf_counter(),
-        )
-        parts = await asyncio.gather(
-            *(
-                self._in_thread(partial(work, queries[start : start + _QUERIES_PER_THREAD]))
-                for start in range(0, len(queries), _QUERIES_PER_THREAD)
+        jobs = [
+            SearchJob(
+                snapshot,
+                queries[start : start + QUERIES_PER_TURN],
+                metric=collection.spec.vector.metric,
+                ef=request.ef or self._settings.default_ef,
+                exact=request.exact,
+                with_attributes=request.with_attributes,
+                deadline=started + longest,
             )
-        )
+            for start in range(0, len(queries), QUERIES_PER_TURN)
+        ]
+        if len(jobs) == 1:
+            parts = [await self._searches.answer(jobs[0])]
+        else:
+            parts = await asyncio.gather(*(self._searches.answer(job) for job in jobs))
         response = merge_parts(parts, waited if request.min_generation else None)
         response.generation = snapshot.generation
         response.points = snapshot.points
@@ -262,6 +260,8 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
 
 async def _wait_generation(collection: Collection, generation: int, longest: float) -> None:
     """Waits until a search sees `generation`; the caller waits `longest` seconds."""
+    if collection.snapshot.generation >= generation:
+        return
     try:
         async with asyncio.timeout(longest * WAIT_SHARE):
             await collection.wait_generation(generation)
