@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from services.gateway import metrics
 from services.gateway.http.call import Call
-from services.gateway.http.headers import ALWAYS, policy
+from services.gateway.http.headers import dress
 from services.gateway.http.identity import identify
 from services.gateway.http.problems import CLIENT_CLOSED_REQUEST, problem_response
 from services.runtime.guard import Guard
@@ -79,7 +79,7 @@ class Envelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = _dress(message["headers"], named)
+                message["headers"] = dress(message["headers"], named)
             async with asyncio.timeout(_SEND_SECONDS):
                 await send(message)
 
@@ -103,12 +103,3 @@ class Envelope:
             if has_begun():
                 return  # it was not taken: uvicorn ends the connection
             await problem_response(error)(scope, receive, send)
-
-
-def _dress(given: list[tuple[bytes, bytes]], named: str) -> list[tuple[bytes, bytes]]:
-    there = dict(given)
-    headers = [*given, *ALWAYS, (REQUEST_ID.encode(), named.encode())]
-    headers.append((b"content-security-policy", policy(there.get(b"content-type", b""))))
-    if b"cache-control" not in there:
-        headers.append((b"cache-control", b"no-store"))
-    return headers

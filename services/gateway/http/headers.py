@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from vitrine.passing import REQUEST_ID
+
 _NOTHING = "default-src 'none'; frame-ancestors 'none'"
 _PAGE = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
 
-ALWAYS = (
+_ALWAYS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -16,6 +20,16 @@ ALWAYS = (
 )
 
 
-def policy(content_type: bytes) -> bytes:
-    """Returns the content security policy of an answer: only the page may load anything, and only from here."""
+def dress(given: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    """Returns the headers of an answer with those that every answer has; what is not to be cached says so."""
+    headers = [*given, *_ALWAYS, (REQUEST_ID.encode(), request_id.encode())]
+    there = dict(headers)
+    headers.append((b"content-security-policy", _policy(there.get(b"content-type", b""))))
+    if b"cache-control" not in there:
+        headers.append((b"cache-control", b"no-store"))
+    return headers
+
+
+def _policy(content_type: bytes) -> bytes:
+    """Only the page may load anything, and only from here."""
     return (_PAGE if content_type.startswith(b"text/html") else _NOTHING).encode()

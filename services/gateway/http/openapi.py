@@ -33,7 +33,7 @@ _STATUSES = {
 }
 _ID = {"type": "string", "minLength": 1, "maxLength": 256}
 _PATH_SCHEMAS: dict[str, dict[str, Any]] = {
-    "collection": {"type": "string", "minLength": 1, "maxLength": 64},
+    "collection": {"type": "string", "pattern": "^[a-z][a-z0-9_-]{0,63}$", "examples": ["catalogue"]},
     "product_id": _ID,
     "image_id": _ID,
 }
@@ -48,7 +48,7 @@ _HEADERS = [
         "name": CLIENT_HEADER,
         "in": "header",
         "description": "Who asks, for a fair share under load.",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,63}$"},
+        "schema": {"type": "string", "pattern": "^([A-Za-z0-9][A-Za-z0-9._:@/-]{0,63})?$"},
     },
 ]
 

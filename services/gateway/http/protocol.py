@@ -7,6 +7,12 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from services.gateway.http.headers import dress
+from services.gateway.http.problems import problem_response
+from services.runtime.interceptor import request_id
+from vitrine.passing import current_request_id
+from vitrine.errors import InvalidArgumentError
+
 _MAX_HEAD_BYTES = 32 * 2**10
 _MAX_HEAD_SECONDS = 10.0
 
@@ -41,6 +47,15 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
                 self.send_400_response(f"The head of a request may have {_MAX_HEAD_BYTES} bytes.")
+
+    def send_400_response(self, msg: str) -> None:
+        """Tells what is no HTTP, or not within limits, as every other problem is told; ends the connection."""
+        current_request_id.set(request_id({}))
+        response = problem_response(InvalidArgumentError(msg))
+        headers = [*dress(response.raw_headers, current_request_id.get()), (b"connection", b"close")]
+        lines = [b"HTTP/1.1 400 Bad Request", *(b": ".join(each) for each in headers), b"", bytes(response.body)]
+        self.transport.write(b"\r\n".join(lines))
+        self.transport.close()
 
     def on_headers_complete(self) -> None:
         """The head is there."""

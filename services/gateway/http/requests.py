@@ -212,7 +212,7 @@ class SimilarQuery(Strict):
     def body(self, product_id: str) -> SearchBody:
         """Returns the search by that product."""
         same = {name: getattr(self, name) for name in SimilarQuery.model_fields.keys() & SearchBody.model_fields.keys()}
-        stored = StoredKey(product_id=product_id, image_id=self.image_id)
+        stored = StoredKey.model_construct(product_id=product_id, image_id=self.image_id)  # an id of any length
         return SearchBody(query=[QueryPart(stored=stored)], **same)
 
 
