@@ -19,7 +19,7 @@ from services.gateway.http.problems import CLIENT_CLOSED_REQUEST, problem_respon
 from services.runtime.guard import Guard
 from services.runtime.interceptor import InFlight, request_id
 from services.runtime.tracing import ServerSpan, serve_request
-from vitrine.passing import REQUEST_ID, current_request_id
+from vitrine.passing import current_request_id
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SPAN = "vitrine.span"

@@ -10,8 +10,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from services.gateway.http.headers import dress
 from services.gateway.http.problems import problem_response
 from services.runtime.interceptor import request_id
-from vitrine.passing import current_request_id
 from vitrine.errors import InvalidArgumentError
+from vitrine.passing import current_request_id
 
 _MAX_HEAD_BYTES = 32 * 2**10
 _MAX_HEAD_SECONDS = 10.0
