@@ -180,7 +180,7 @@ def _open(model_dir: Path, card: ModelCard, variant: Variant, sizes: Sequence[in
 
 def _decoder(settings: EmbedderSettings, card: ModelCard) -> Callable[[bytes], np.ndarray]:
     decoder = Decoder(settings.image_limits, Resizer(card), PixelBudget(settings.max_inflight_pixels))
-    return lambda data: decoder(data, Crop())
+    return lambda data: decoder(data, Crop()).pixels
 
 
 def _per_second(call: Callable[[], object], seconds: float) -> float:

@@ -6,6 +6,7 @@ The service feeds uint8 NHWC RGB and expects vectors of norm 1, so what the mode
 import argparse
 import hashlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 
 from models.build import BUILD_DIR
 from models.card import (
+    Attention,
     CardDraft,
     CardError,
     Embedding,
@@ -59,6 +61,8 @@ class Description(NamedTuple):
     logits: str | None = None
     labels: Path | None = None
     """Class names, one a line; goes with `logits`."""
+    attention: str | None = None
+    """Output tensor [N, rows, columns] that says how much each cell shows of a subject."""
 
 
 def adapt(path: Path, description: Description, out_dir: Path) -> tuple[Path, ModelCard]:
@@ -89,23 +93,27 @@ def adapt(path: Path, description: Description, out_dir: Path) -> tuple[Path, Mo
     before = len(graph.nodes)
     embedding, dim = _output(model, description.embedding, "embedding")
     normalised = graph.l2_normalise(embedding, f"{_PREFIX}embedding")
-    outputs = {normalised: dim}
+    outputs: dict[str, Sequence[int]] = {normalised: [dim]}
     logits = None
     files: dict[str, bytes] = {}
     if description.logits is not None:
         tensor, classes = _output(model, description.logits, "logits")
-        outputs[tensor] = classes
+        outputs[tensor] = [classes]
         files["labels.txt"], entry = _labels(description, classes)
         logits = Logits(tensor=tensor, classes=classes, labels=entry)
     elif description.labels is not None:
         raise CardError("labels: given without logits, which names the output that they belong to")
+    attention = None
+    if description.attention is not None:
+        attention = _attention(model, description.attention)
+        outputs[attention.tensor] = [attention.height, attention.width]
 
     nodes = [*graph.nodes[:before], *model.graph.node, *graph.nodes[before:]]
     del model.graph.node[:], model.graph.output[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(graph.constants)
-    for tensor, width in outputs.items():
-        model.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, ["N", width]))
+    for tensor, rest in outputs.items():
+        model.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, ["N", *rest]))
     try:
         onnx.checker.check_model(model, full_check=True)
         data = model.SerializeToString(deterministic=True)
@@ -130,7 +138,7 @@ def adapt(path: Path, description: Description, out_dir: Path) -> tuple[Path, Mo
                 resize=description.resize, interpolation=description.interpolation, mean=mean, scale=scale
             ),
             pooling=Pooling(kind=description.pooling),
-            outputs=Outputs(embedding=Embedding(tensor=normalised, dim=dim), logits=logits),
+            outputs=Outputs(embedding=Embedding(tensor=normalised, dim=dim), logits=logits, attention=attention),
         )
     )
     folder = out_dir / card.name
@@ -199,6 +207,20 @@ def _output(model: onnx.ModelProto, name: str | None, field: str) -> tuple[str, 
     return name, shape[1]
 
 
+def _attention(model: onnx.ModelProto, name: str) -> Attention:
+    """Return the output's entry in the card, having checked that it is float32 [N, rows, columns]."""
+    outputs = {value.name: value for value in model.graph.output}
+    if name not in outputs:
+        raise CardError(f"attention: {name}; the model's outputs are {', '.join(outputs)}")
+    shape, dtype = _shape(outputs[name]), outputs[name].type.tensor_type.elem_type
+    if dtype != TensorProto.FLOAT or len(shape) != 3 or not shape[1] or not shape[2]:
+        raise CardError(
+            f"attention: output {name} is {TensorProto.DataType.Name(dtype)} {[n or 'free' for n in shape]}, "
+            "needed is float32 [N, rows, columns] with fixed rows and columns"
+        )
+    return Attention(tensor=name, height=shape[1], width=shape[2])
+
+
 def _labels(description: Description, classes: int) -> tuple[bytes, File]:
     """Return the labels and their entry in the card. `publish` checks that their number is `classes`."""
     if description.labels is None:
@@ -238,5 +260,6 @@ def _parser() -> argparse.ArgumentParser:
     option("--pooling", default="in_graph", help="a word for the record (default: %(default)s)")
     option("--embedding", help="output [N, D] (default: the only output)")
     option("--logits", help="output [N, classes], for tags")
+    option("--attention", help="output [N, rows, columns] that is high where a subject is, to find subjects by")
     option("--labels", type=Path, help="class names, one a line")
     return parser

@@ -12,6 +12,7 @@ from models import efficientnet_lite
 from models.calibrate import RANGES
 from models.card import (
     CARD_FILE,
+    Attention,
     CardDraft,
     CardError,
     Embedding,
@@ -27,7 +28,7 @@ from models.card import (
     load_card,
     seal,
 )
-from models.graph import EMBEDDING, IMAGE, LOGITS, graph_sha256
+from models.graph import ATTENTION, EMBEDDING, IMAGE, LOGITS, graph_sha256
 from models.half import to_fp16
 from models.quantize import quantize_int8
 from models.store import file_entry, is_current, publish
@@ -93,6 +94,9 @@ def _publish(
                 embedding=Embedding(tensor=EMBEDDING, dim=efficientnet_lite.DIM),
                 logits=Logits(
                     tensor=LOGITS, classes=efficientnet_lite.CLASSES, labels=file_entry("labels.txt", labels)
+                ),
+                attention=Attention(
+                    tensor=ATTENTION, height=efficientnet_lite.CELLS[0], width=efficientnet_lite.CELLS[1]
                 ),
             ),
         )

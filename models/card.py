@@ -143,11 +143,22 @@ class Logits(_Strict):
     labels: File
 
 
+class Attention(_Strict):
+    """float32 [N, height, width], not negative: how much each cell of an even grid over the input shows of a subject.
+
+    Where a picture's subject is, is read from it; a model without it embeds, and finds no subjects."""
+
+    tensor: Text
+    height: Annotated[int, Field(ge=2, le=64)]
+    width: Annotated[int, Field(ge=2, le=64)]
+
+
 class Outputs(_Strict):
     """The graph's outputs."""
 
     embedding: Embedding
     logits: Logits | None = None
+    attention: Attention | None = None
 
 
 class CardDraft(_Strict):

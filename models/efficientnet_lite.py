@@ -11,12 +11,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from models.graph import EMBEDDING, IMAGE, LOGITS, GraphBuilder
+from models.graph import ATTENTION, EMBEDDING, IMAGE, LOGITS, GraphBuilder
 from models.weights import WeightsError
 
 SIZE: Final = 224
 DIM: Final = 1280
 CLASSES: Final = 1000
+CELLS: Final = (7, 7)
+"""Height and width of the last feature map."""
 # The published weights were trained on (x - 127) / 128, not on ImageNet's mean and deviation.
 MEAN: Final = (127.0, 127.0, 127.0)
 SCALE: Final = (128.0, 128.0, 128.0)
@@ -103,8 +105,9 @@ class _Network:
         return self.conv(x, "_conv_head", "_bn1")
 
 
-def _pool(graph: GraphBuilder, features: str) -> str:
-    """Pool [N, C, H, W] to [N, C]: a generalised mean whose cells weigh as much as their energy.
+def _pool(graph: GraphBuilder, features: str) -> tuple[str, str]:
+    """Pool [N, C, H, W] to [N, C]: a generalised mean whose cells weigh as much as their energy, [N, 1, H, W], which is
+    returned beside it.
 
     Generalised mean: Radenovic, Tolias, Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation" (2018).
     Weighting cells by activation: Kalantidis, Mellina, Osindero, "Cross-dimensional Weighting for Aggregated Deep
@@ -121,12 +124,12 @@ def _pool(graph: GraphBuilder, features: str) -> str:
     mean = graph.node("ReduceSum", [graph.node("Mul", [cubes, weight]), space], keepdims=0)
     # The floor keeps the root away from zero: a picture without any activation still has a vector of norm 1.
     root = graph.constant("pool_root", np.float32(1 / POOLING["power"]))
-    return graph.node("Pow", [graph.node("Add", [mean, tiny]), root])
+    return graph.node("Pow", [graph.node("Add", [mean, tiny]), root]), energy
 
 
 def build_graph(weights: Weights) -> onnx.ModelProto:
-    """Build the embedder: `image` uint8 [N, 224, 224, 3] RGB to `embedding` float32 [N, 1280], norm 1, and `logits`
-    float32 [N, 1000], before softmax.
+    """Build the embedder: `image` uint8 [N, 224, 224, 3] RGB to `embedding` float32 [N, 1280], norm 1, `logits`
+    float32 [N, 1000], before softmax, and `attention` float32 [N, 7, 7], the energy of each cell.
 
     Args:
         weights: the published parameters by name, batch norms not folded.
@@ -137,10 +140,13 @@ def build_graph(weights: Weights) -> onnx.ModelProto:
     network = _Network(weights)
     graph = network.graph
     features = network.features()
-    graph.l2_normalise(_pool(graph, features), EMBEDDING)
+    pooled, energy = _pool(graph, features)
+    graph.l2_normalise(pooled, EMBEDDING)
 
     mean = graph.node("Flatten", [graph.node("GlobalAveragePool", [features])])
     fc_weight = graph.constant("_fc.weight", _parameter(weights, "_fc.weight"))
     fc_bias = graph.constant("_fc.bias", _parameter(weights, "_fc.bias"))
     graph.node("Gemm", [mean, fc_weight, fc_bias], name=LOGITS, transB=1)
-    return graph.model("efficientnet-lite0", SIZE, {EMBEDDING: DIM, LOGITS: CLASSES})
+    channel = graph.constant("attention_channel", np.array([1], np.int64))
+    graph.node("Squeeze", [energy, channel], name=ATTENTION)
+    return graph.model("efficientnet-lite0", SIZE, {EMBEDDING: [DIM], LOGITS: [CLASSES], ATTENTION: CELLS})

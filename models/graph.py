@@ -1,7 +1,7 @@
 """Small helpers that every embedder graph here is made of: pixels in, convolutions, unit vectors out."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +14,7 @@ IR_VERSION: Final = 8
 IMAGE: Final = "image"
 EMBEDDING: Final = "embedding"
 LOGITS: Final = "logits"
+ATTENTION: Final = "attention"
 # Far below any norm a network puts out; it only keeps a zero vector from dividing by zero.
 _TINY: Final = np.float32(1e-12)
 
@@ -88,13 +89,13 @@ class GraphBuilder:
         safe = self.node("Max", [norm, self.constant("l2_floor", _TINY)])
         return self.node("Div", [x, safe], name=output)
 
-    def model(self, name: str, size: int, outputs: dict[str, int]) -> onnx.ModelProto:
-        """Return the checked model: input `image` uint8 [N, size, size, 3], outputs float32 [N, width] by name."""
+    def model(self, name: str, size: int, outputs: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
+        """Return the checked model: input `image` uint8 [N, size, size, 3], outputs float32 [N, ...] by name."""
         graph = helper.make_graph(
             self.nodes,
             name,
             [helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["N", size, size, 3])],
-            [helper.make_tensor_value_info(key, TensorProto.FLOAT, ["N", width]) for key, width in outputs.items()],
+            [helper.make_tensor_value_info(key, TensorProto.FLOAT, ["N", *rest]) for key, rest in outputs.items()],
             self.constants,
         )
         model = helper.make_model(

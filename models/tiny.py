@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from models.card import (
+    Attention,
     CardDraft,
     Embedding,
     Input,
@@ -24,7 +25,7 @@ from models.card import (
     ResizeMode,
     seal,
 )
-from models.graph import EMBEDDING, IMAGE, GraphBuilder, graph_sha256
+from models.graph import ATTENTION, EMBEDDING, IMAGE, GraphBuilder, graph_sha256
 from models.store import file_entry, is_current, publish
 
 NAME: Final = "tiny"
@@ -35,7 +36,7 @@ _MEAN: Final = (127.5, 127.5, 127.5)
 _SCALE: Final = (127.5, 127.5, 127.5)
 
 
-def build_tiny(out_dir: Path, seed: int = 0) -> Path:
+def build_tiny(out_dir: Path, seed: int = 0, *, attends: bool = False) -> Path:
     """Build the tiny model into `out_dir/tiny` and return that folder; does nothing where it is up to date.
 
     Three 3x3 convolutions of stride 2 with ReLU on 64 x 64 pixels, average pooling, 32 numbers of norm 1, no logits.
@@ -43,18 +44,19 @@ def build_tiny(out_dir: Path, seed: int = 0) -> Path:
     Args:
         out_dir: parent folder; created where missing.
         seed: of the random weights; another seed is another model with another fingerprint.
+        attends: with the energy of each of the 8 x 8 cells as a second output, to find subjects by.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    model, card = _build(seed)
+    model, card = _build(seed, attends)
     folder = out_dir / NAME
     if not is_current(folder, card):
         publish(folder, card, {card.model.file: model})
     return folder
 
 
-def _build(seed: int) -> tuple[bytes, ModelCard]:
+def _build(seed: int, attends: bool) -> tuple[bytes, ModelCard]:
     random = np.random.default_rng(seed)
     graph = GraphBuilder()
     x, size = graph.pixels(IMAGE, _MEAN, _SCALE), SIZE
@@ -69,7 +71,12 @@ def _build(seed: int) -> tuple[bytes, ModelCard]:
         x = graph.node("Relu", [x])
     pooled = graph.node("Flatten", [graph.node("GlobalAveragePool", [x])])
     graph.l2_normalise(pooled, EMBEDDING)
-    model = graph.model(NAME, SIZE, {EMBEDDING: DIM})
+    outputs = {EMBEDDING: [DIM]}
+    if attends:
+        channel = graph.constant("attention_channel", np.array([1], np.int64))
+        graph.node("ReduceSum", [graph.node("Mul", [x, x]), channel], name=ATTENTION, keepdims=0)
+        outputs[ATTENTION] = [size, size]
+    model = graph.model(NAME, SIZE, outputs)
     data = model.SerializeToString(deterministic=True)
     card = seal(
         CardDraft(
@@ -84,7 +91,10 @@ def _build(seed: int) -> tuple[bytes, ModelCard]:
                 resize=ResizeMode.LETTERBOX, interpolation=Interpolation.AREA, mean=_MEAN, scale=_SCALE
             ),
             pooling=Pooling(kind="average"),
-            outputs=Outputs(embedding=Embedding(tensor=EMBEDDING, dim=DIM)),
+            outputs=Outputs(
+                embedding=Embedding(tensor=EMBEDDING, dim=DIM),
+                attention=Attention(tensor=ATTENTION, height=size, width=size) if attends else None,
+            ),
         )
     )
     return data, card

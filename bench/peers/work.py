@@ -70,7 +70,7 @@ class Work:
     def __call__(self, files: Sequence[bytes]) -> NDArray[np.float32]:
         """Returns float32 [n, dim] for n image files, as one batch."""
         whole = Crop()
-        pictures = [self._decoder(data, whole) for data in files]
+        pictures = [self._decoder(data, whole).pixels for data in files]
         pixels = pictures[0][np.newaxis] if len(pictures) == 1 else np.stack(pictures)
         (embeddings,) = self._session.run([self._card.outputs.embedding.tensor], {self._card.input.tensor: pixels})
         return np.asarray(embeddings, np.float32)

@@ -42,6 +42,10 @@ class Crop(NamedTuple):
                 )
         return cls(box.x, box.y, min(right, 1.0), min(bottom, 1.0))
 
+    def to_box(self) -> common_pb2.Box:
+        """Returns it as the contract has it; `from_box` of that is this again where this came from a box."""
+        return common_pb2.Box(x=self.left, y=self.top, width=self.right - self.left, height=self.bottom - self.top)
+
     def pixels(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Returns left, top, right, bottom in pixels: the smallest whole-pixel rectangle around it, never empty."""
         left, right = _span(self.left, self.right, width)

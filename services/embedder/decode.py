@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,15 @@ class PixelBudget:
                 self._changed.notify_all()
 
 
+class Decoded(NamedTuple):
+    """A picture at the model's input size."""
+
+    pixels: Pixels
+    """uint8 RGB [height, width, 3]."""
+    size: tuple[int, int]
+    """Width and height of the part that was asked for, upright and before it was decoded smaller."""
+
+
 class Decoder:
     """Turns files into uint8 RGB of one model's input size; safe to call from many threads."""
 
@@ -60,15 +69,15 @@ class Decoder:
         self._resizer = resizer
         self._budget = budget
 
-    def __call__(self, data: bytes, crop: Crop) -> Pixels:
+    def __call__(self, data: bytes, crop: Crop) -> Decoded:
         """Decodes one picture of any size, within the pixel budget. As `decode_small`."""
         return self._decode(data, crop, inspect(data, self._limits), self._budget)
 
-    def decode_small(self, data: bytes, crop: Crop) -> Pixels | None:
+    def decode_small(self, data: bytes, crop: Crop) -> Decoded | None:
         """Decodes, turns upright, crops, composes on white and resizes one picture.
 
         Returns:
-            uint8 RGB [height, width, 3]; None for one of more than two megapixels, which is not touched.
+            None for one of more than two megapixels, which is not touched.
 
         Raises:
             TooLargeError: More bytes than the limit.
@@ -79,7 +88,7 @@ class Decoder:
             return None
         return self._decode(data, crop, info, None)
 
-    def _decode(self, data: bytes, crop: Crop, info: ImageInfo, budget: PixelBudget | None) -> Pixels:
+    def _decode(self, data: bytes, crop: Crop, info: ImageInfo, budget: PixelBudget | None) -> Decoded:
         width, height = (info.height, info.width) if swaps_sides(info.orientation) else (info.width, info.height)
         left, top, right, bottom = crop.pixels(width, height)
         full_size = right - left, bottom - top
@@ -87,7 +96,8 @@ class Decoder:
         with budget.hold(info.width * info.height) if budget else nullcontext():
             pixels = upright(_decode(data, info, factor), info.orientation)
             left, top, right, bottom = crop.pixels(pixels.shape[1], pixels.shape[0])
-            return self._resizer(_opaque_rgb(pixels[top:bottom, left:right], info), full_size)
+            resized = self._resizer(_opaque_rgb(pixels[top:bottom, left:right], info), full_size)
+        return Decoded(resized, full_size)
 
 
 def _decode(data: bytes, info: ImageInfo, factor: int) -> NDArray[Any]:

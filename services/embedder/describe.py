@@ -40,4 +40,5 @@ def describe(model: EmbeddingModel, settings: EmbedderSettings) -> embedder_pb2.
             threads=model.layout.threads,
             lone_threads=model.lone_threads,
         ),
+        finds_subjects=model.finds_subjects,
     )

@@ -41,6 +41,8 @@ class Inference:
     """[dim], norm 1."""
     logits: NDArray[np.float32] | None
     """[classes], or None where the model has no classifier."""
+    attention: NDArray[np.float32] | None
+    """[rows, columns], or None where the model does not say where it looks."""
     model_seconds: float
     """How long its batch ran."""
 
@@ -223,7 +225,10 @@ class Lanes:
             (
                 job,
                 Inference(
-                    outputs.embeddings[place], None if outputs.logits is None else outputs.logits[place], seconds
+                    outputs.embeddings[place],
+                    None if outputs.logits is None else outputs.logits[place],
+                    None if outputs.attention is None else outputs.attention[place],
+                    seconds,
                 ),
             )
             for place, job in enumerate(batch)

@@ -42,6 +42,7 @@ IMAGES = Counter("vitrine_embedder_images", "Images answered, by status code.", 
 DROPPED = Counter(
     "vitrine_embedder_dropped", "Images dropped before the model, by reason.", ("model", "priority", "reason")
 )
+SUBJECTS = Counter("vitrine_embedder_subjects", "Images whose subject was asked for, by result.", ("result",))
 CACHE_LOOKUPS = Counter(
     "vitrine_embedder_cache_lookups", "Images looked up in the vector cache, by result.", ("result",)
 )

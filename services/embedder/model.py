@@ -71,6 +71,11 @@ class EmbeddingModel:
         """Elements of a vector."""
         return self.card.outputs.embedding.dim
 
+    @property
+    def finds_subjects(self) -> bool:
+        """Whether it can say where the subject of a picture is."""
+        return self.card.outputs.attention is not None
+
     @cached_property
     def batching(self) -> Batching:
         """How batches for this model are formed."""
@@ -119,6 +124,7 @@ class EmbeddingModel:
             input_name=self.card.input.tensor,
             embedding_name=outputs.embedding.tensor,
             logits_name=outputs.logits.tensor if outputs.logits else None,
+            attention_name=outputs.attention.tensor if outputs.attention else None,
         )
 
     def _choose_layout(self) -> Layout:
@@ -169,6 +175,11 @@ class EmbeddingModel:
             raise StartError(f"model {name}: embeddings have norms {norms.min():g} to {norms.max():g}, must be 1")
         if promised.logits and (outputs.logits is None or outputs.logits.shape != (size, promised.logits.classes)):
             raise StartError(f"model {name}: the logits are not {(size, promised.logits.classes)}")
+        if promised.attention is not None:
+            cells = (size, promised.attention.height, promised.attention.width)
+            found = outputs.attention
+            if found is None or found.shape != cells or not np.all((found >= 0) & np.isfinite(found)):
+                raise StartError(f"model {name}: the attention is not {cells} of numbers that are not negative")
 
 
 def _cores() -> int:

@@ -1,10 +1,11 @@
-"""The way of one image through one model: admission, decoding, batching, inference."""
+"""The way of one image through one model: admission, decoding, batching, inference, and again for its subject."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -26,14 +27,17 @@ from services.embedder.priority import Priority
 from services.embedder.resize import Resizer
 from services.embedder.session import Outputs
 from services.embedder.settings import EmbedderSettings
+from services.embedder.subject import blend, find_subject
 from services.embedder.timings import StageMeters, Timings
 from services.runtime.gate import Gate
-from vitrine.errors import DeadlineError, OverloadedError, VitrineError
+from vitrine.errors import DeadlineError, InvalidArgumentError, OverloadedError, VitrineError
 from vitrine.tracing import record_stages
 from vitrine.v1 import common_pb2, embedder_pb2
 
 _RETRY_AFTER_SECONDS = (0.05, 5.0)
 _WHOLE = Crop()
+_CROP = embedder_pb2.SUBJECT_MODE_CROP
+_SUBJECT_MODES = frozenset(embedder_pb2.SubjectMode.values())
 
 
 class Caller(NamedTuple):
@@ -57,18 +61,34 @@ class ImageFile(NamedTuple):
     data: bytes
     box: common_pb2.Box | None
     """The part that is wanted, not checked yet; None: all of it."""
+    subject: int = embedder_pb2.SUBJECT_MODE_UNSPECIFIED
+    """What to do about the subject, not checked yet."""
 
     @classmethod
     def of(cls, image: embedder_pb2.ImageInput) -> Self:
         """Reads a message."""
-        return cls(image.data, image.box if image.HasField("box") else None)
+        return cls(image.data, image.box if image.HasField("box") else None, image.subject)
+
+    def crop(self) -> Crop:
+        """Returns the part that is embedded, or embedded first.
+
+        Raises:
+            InvalidArgumentError: The box is not valid, the mode unknown, or both are given.
+        """
+        if self.subject not in _SUBJECT_MODES:
+            raise InvalidArgumentError(f"image.subject is {self.subject}, must be a SubjectMode", field="image.subject")
+        if self.box is None:
+            return _WHOLE
+        if self.subject:
+            raise InvalidArgumentError("image.subject and image.box: send one of them", field="image.subject")
+        return Crop.from_box(self.box)
 
 
 class Held(NamedTuple):
     """Room in a queue; leaving the `with` block gives it back."""
 
     gate: Gate
-    images: int
+    passes: int
     size: int
     caller: str
 
@@ -76,7 +96,7 @@ class Held(NamedTuple):
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self.gate.leave(self.images, self.size, self.caller)
+        self.gate.leave(self.passes, self.size, self.caller)
 
 
 @dataclass
@@ -90,7 +110,21 @@ class Embedded:
     """[dim], norm 1; None where `error` says why not."""
     classes: TopClasses | None = None
     """The most probable; None where the model has no classifier, or nobody asked."""
+    subject: Crop | None = None
+    """Where the subject is; None where nothing stands out, the model does not say, or nobody asked."""
     error: VitrineError | None = None
+
+
+@dataclass
+class _Work:
+    """One image in work; it goes through the model once or twice."""
+
+    file: ImageFile
+    caller: Caller
+    embedded: Embedded
+    with_classes: bool
+    computed: bool = False
+    """Whether the model ran for it: not everything came from the cache."""
 
 
 class Pipeline:
@@ -108,12 +142,15 @@ class Pipeline:
         self._cache = cache
         self._space = VectorSpace(model.card.fingerprint, model.dim, len(model.labels))
         resizer = Resizer(model.card)
+        self._resizer = resizer
         self._decoder = decoding.decoder(resizer)
         self._input_bytes = resizer.height * resizer.width * 3
         self._longest_wait = settings.interactive_queue_seconds
         self._decodes_in_lanes = settings.provider == "cpu"
         self.lanes = Lanes(self._run_batch, model.batching, model.name, too_large=self._decode_beside)
         self._decoding_beside: set[asyncio.Task[None]] = set()
+        self._second_passes = 0
+        """Images that hold two places for two passes, of which one runs at a time."""
         bounds = {
             Priority.INTERACTIVE: (settings.interactive_queue_items, settings.interactive_queue_bytes),
             Priority.BULK: (settings.bulk_queue_items, settings.bulk_queue_bytes),
@@ -137,54 +174,73 @@ class Pipeline:
         """Refuses what waits, lets what runs end, and ends the threads; blocks."""
         self.lanes.close()
 
-    async def admit(self, images: int, size: int, caller: Caller) -> Held:
+    def passes(self, images: Iterable[embedder_pb2.ImageInput]) -> int:
+        """Returns how many times the model may have to run for these images: the places they take in a queue."""
+        return sum(1 + (self._model.finds_subjects and image.subject == _CROP) for image in images)
+
+    async def admit(self, passes: int, size: int, caller: Caller) -> Held:
         """Takes room for images of `size` bytes in all: bulk work waits for it, interactive work does not.
 
         Raises:
             OverloadedError: The interactive queue is full.
         """
         gate = self._gates[caller.priority]
-        size += images * self._input_bytes
+        size += passes * self._input_bytes
         if caller.priority is Priority.BULK:
             began = time.perf_counter()
-            await gate.enter(images, size, caller.name)
+            await gate.enter(passes, size, caller.name)
             metrics.ADMISSION_SECONDS.labels(caller.priority).observe(time.perf_counter() - began)
         else:
             if self._gates[Priority.BULK].items:
                 self._turns.hurry()
-            self._refuse_what_would_wait_too_long(gate, images, caller)
-            if not gate.try_enter(images, size, caller.name):
-                self._count_refused(images, caller, "queue_full")
+            self._refuse_what_would_wait_too_long(gate, passes, caller)
+            if not gate.try_enter(passes, size, caller.name):
+                self._count_refused(passes, caller, "queue_full")
                 raise self._overloaded(gate, caller.name)
-        return Held(gate, images, size, caller.name)
+        return Held(gate, passes, size, caller.name)
 
     async def embed(self, file: ImageFile, caller: Caller, *, with_classes: bool = False) -> Embedded:
         """Embeds one admitted image; whatever is wrong with it is in the answer. A cached vector has its classes."""
         embedded = Embedded(b"", Timings())
+        second_pass = self._model.finds_subjects and file.subject == _CROP
+        self._second_passes += second_pass
         try:
             self._decoding.limits.check_bytes(len(file.data))
-            crop = _WHOLE if file.box is None else Crop.from_box(file.box)
+            crop = file.crop()
             embedded.content_hash = await self._decoding.content_hash(file.data, caller.priority, caller.name)
-            key = self._space.key(embedded.content_hash, crop)
-            with_classes = with_classes or self._cache.enabled
-
-            async def compute() -> CachedVector:
-                return await self._compute(file.data, crop, caller, embedded.timings, with_classes)
-
-            vector, source = await self._cache.get_or_compute(key, caller.priority, compute, caller.deadline)
-            embedded.embedding, embedded.classes = vector.embedding, vector.classes
-            if source is Source.COMPUTED:
+            work = _Work(file, caller, embedded, with_classes or self._cache.enabled)
+            vector = await self._vector(work, crop)
+            subject = vector.subject if file.subject else None
+            if file.subject and self._model.finds_subjects:
+                metrics.SUBJECTS.labels("none" if subject is None else "found").inc()
+            if second_pass and subject is not None:
+                # Decoded again: the first time it may have been decoded too small for this, and a decoded picture is
+                # too large to be kept while others wait.
+                near = await self._vector(work, subject)
+                vector = CachedVector(blend(vector.embedding, near.embedding), near.classes)
+            embedded.embedding, embedded.classes, embedded.subject = vector.embedding, vector.classes, subject
+            if work.computed:
                 self._stages.observe(caller.priority, embedded.timings)
         except VitrineError as error:
             embedded.error = error.with_traceback(None)  # it knows this frame, and so itself and the image
+        finally:
+            self._second_passes -= second_pass
         self._answered[caller.priority, embedded.error.code if embedded.error else grpc.StatusCode.OK].inc()
         return embedded
 
-    async def _compute(
-        self, data: bytes, crop: Crop, caller: Caller, timings: Timings, with_classes: bool
-    ) -> CachedVector:
+    async def _vector(self, work: _Work, crop: Crop) -> CachedVector:
+        key = self._space.key(work.embedded.content_hash, crop)
+
+        async def compute() -> CachedVector:
+            return await self._compute(work, crop)
+
+        vector, source = await self._cache.get_or_compute(key, work.caller.priority, compute, work.caller.deadline)
+        work.computed |= source is Source.COMPUTED
+        return vector
+
+    async def _compute(self, work: _Work, crop: Crop) -> CachedVector:
         arrived = time.monotonic()
-        decoder = self._decoder
+        decoder, data, caller, timings = self._decoder, work.file.data, work.caller, work.embedded.timings
         picture = Picture(lambda in_lane: decoder.decode_small(data, crop) if in_lane else decoder(data, crop))
         try:
             if not self._decodes_in_lanes:
@@ -192,14 +248,19 @@ class Pipeline:
             patience = arrived + self._longest_wait if caller.priority is Priority.INTERACTIVE else None
             inference = await self.lanes.submit(picture, caller.priority, caller.deadline, caller.name, patience)
         finally:
-            timings.decode = picture.seconds
-        timings.model = inference.model_seconds
-        timings.queue = max(time.monotonic() - arrived - picture.seconds - inference.model_seconds, 0.0)
+            timings.decode += picture.seconds
+        queued = max(time.monotonic() - arrived - picture.seconds - inference.model_seconds, 0.0)
+        timings.model += inference.model_seconds
+        timings.queue += queued
         if caller.priority is Priority.INTERACTIVE:
+            spent = {"decode": picture.seconds, "queue": queued, "model": inference.model_seconds}
             order = ("queue", "decode", "model") if self._decodes_in_lanes else ("decode", "queue", "model")
-            record_stages([(stage, getattr(timings, stage)) for stage in order])
-        logits = inference.logits if with_classes else None
-        return CachedVector(inference.embedding, None if logits is None else TopClasses.from_logits(logits))
+            record_stages([(stage, spent[stage]) for stage in order])
+        logits = inference.logits if work.with_classes else None
+        subject = None
+        if inference.attention is not None and crop == _WHOLE and (work.file.subject or self._cache.enabled):
+            subject = find_subject(inference.attention, self._resizer.shown(*picture.size))
+        return CachedVector(inference.embedding, None if logits is None else TopClasses.from_logits(logits), subject)
 
     async def _decode(self, picture: Picture, caller: Caller) -> None:
         try:
@@ -226,7 +287,7 @@ class Pipeline:
         job.answer.add_done_callback(lambda _: task.cancel())  # nobody waits for it any more
 
     def _run_batch(self, pixels: NDArray[np.uint8]) -> Outputs:
-        alone = self.held <= len(pixels)  # nothing else waits or runs
+        alone = self.held - self._second_passes <= len(pixels)  # nothing else waits or runs
         return self._model.run(pixels, alone)
 
     def _refuse_what_would_wait_too_long(self, gate: Gate, images: int, caller: Caller) -> None:

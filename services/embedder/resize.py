@@ -37,6 +37,23 @@ class Resizer:
         left, top, right, bottom = self._centre(width, height)
         return min(_halving(right - left, wanted_width), _halving(bottom - top, wanted_height), _LARGEST_SCALED_DECODE)
 
+    def shown(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Returns the left, top, right and bottom of the input in fractions of a picture.
+
+        Below 0 and over 1 where the input has bars, within where the picture is cut.
+        """
+        wanted_width, wanted_height = self.wanted(width, height)
+        left, top, right, bottom = self._centre(width, height)
+        column, row = (right - left) / wanted_width, (bottom - top) / wanted_height
+        first_column, first_row = (self.width - wanted_width) // 2, (self.height - wanted_height) // 2
+        left_edge, top_edge = left - first_column * column, top - first_row * row
+        return (
+            left_edge / width,
+            top_edge / height,
+            (left_edge + self.width * column) / width,
+            (top_edge + self.height * row) / height,
+        )
+
     def __call__(self, pixels: Pixels, full_size: tuple[int, int] | None = None) -> Pixels:
         """Returns [height, width, 3] for an RGB picture of any size [h, w, 3].
 

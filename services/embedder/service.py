@@ -47,7 +47,7 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServicer):
         with_classes = request.top_tags > 0
         with self._models.find(request.model) as served:
             pipeline, model = served.pipeline, served.model
-            with await pipeline.admit(len(images), sum(len(image.data) for image in images), caller):
+            with await pipeline.admit(pipeline.passes(images), sum(len(image.data) for image in images), caller):
                 files = [ImageFile.of(image) for image in images]
                 if len(files) == 1:
                     answers = [await pipeline.embed(files[0], caller, with_classes=with_classes)]
@@ -79,9 +79,10 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServicer):
                 caller = Caller.with_time_left(priority, name, context.time_remaining())
                 try:
                     _check_top_tags(request.top_tags)
-                    with await served.pipeline.admit(1, len(request.image.data), caller):
-                        file = ImageFile.of(request.image)
-                        answer = await served.pipeline.embed(file, caller, with_classes=request.top_tags > 0)
+                    image, pipeline = request.image, served.pipeline
+                    with await pipeline.admit(pipeline.passes([image]), len(image.data), caller):
+                        file = ImageFile.of(image)
+                        answer = await pipeline.embed(file, caller, with_classes=request.top_tags > 0)
                     result = _result(answer, served.model, request.top_tags)
                 except VitrineError as error:
                     result = embedder_pb2.EmbedResult(status=to_status(error))
@@ -141,6 +142,8 @@ def _result(answer: Embedded, model: EmbeddingModel, tags: int) -> embedder_pb2.
         return result
     result.status.SetInParent()
     result.vector.CopyFrom(to_proto(answer.embedding, model.card.fingerprint))
+    if answer.subject is not None:
+        result.subject.CopyFrom(answer.subject.to_box())
     if tags and answer.classes is not None:
         result.tags.extend(top_tags(answer.classes, model.labels, tags))
     return result

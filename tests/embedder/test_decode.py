@@ -33,7 +33,8 @@ def card(tiny_model):
 
 @pytest.fixture(scope="module")
 def decode(card):
-    return Decoder(pictures.LIMITS, resizer(card), PixelBudget(10**8))
+    decoder = Decoder(pictures.LIMITS, resizer(card), PixelBudget(10**8))
+    return lambda data, crop: decoder(data, crop).pixels
 
 
 def expected(image, size=64):
@@ -200,9 +201,11 @@ def test_big_jpegs_are_decoded_small_and_look_the_same(card, monkeypatch):
     real = module.cv2.imdecode
     monkeypatch.setattr(module.cv2, "imdecode", lambda buffer, flag: flags.append(flag) or real(buffer, flag))
     decode = Decoder(pictures.LIMITS, resizer(card), PixelBudget(10**8))
-    assert close(decode(data, Crop()), expected(big))
-    corner = Crop(0.0, 0.0, 0.1, 0.1)
-    assert close(decode(data, corner), expected(big.crop((0, 0, 160, 120))))
+    whole = decode(data, Crop())
+    assert close(whole.pixels, expected(big))
+    corner = decode(data, Crop(0.0, 0.0, 0.1, 0.1))
+    assert close(corner.pixels, expected(big.crop((0, 0, 160, 120))))
+    assert (whole.size, corner.size) == ((1600, 1200), (160, 120))  # not what it was decoded to
     assert flags == [
         module.cv2.IMREAD_COLOR_RGB | flag | module.cv2.IMREAD_IGNORE_ORIENTATION
         for flag in (module.cv2.IMREAD_REDUCED_GRAYSCALE_8, 0)
@@ -225,7 +228,8 @@ def test_a_png_with_too_little_data_is_an_error(decode):
 @pytest.fixture(scope="module")
 def small_limits_decode(card):
     limits = replace(pictures.LIMITS, max_image_pixels=2**20, max_image_bytes=2**16)
-    return Decoder(limits, resizer(card), PixelBudget(2**21))
+    decoder = Decoder(limits, resizer(card), PixelBudget(2**21))
+    return lambda data, crop: decoder(data, crop).pixels
 
 
 VALID = list(pictures.variants().values())

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
+from services.embedder.decode import Decoded
 from services.embedder.lanes import Lanes
 from services.embedder.picture import Picture
 from services.embedder.priority import Priority
@@ -163,7 +164,7 @@ async def test_a_lane_decodes_and_a_bad_picture_does_not_disturb_its_neighbours(
 
     def good(in_lane):
         decoded_in.append((threading.current_thread().name, in_lane))
-        return np.full((2, 2, 3), 5, np.uint8)
+        return Decoded(np.full((2, 2, 3), 5, np.uint8), (2, 2))
 
     def bad(in_lane):
         raise InvalidArgumentError("damaged", field="image.data")
@@ -191,7 +192,7 @@ async def test_a_picture_that_is_too_large_is_handed_over_and_comes_back_decoded
     handed_over = asyncio.get_running_loop().create_future()
 
     def large(in_lane):
-        return None if in_lane else np.full((2, 2, 3), 7, np.uint8)
+        return None if in_lane else Decoded(np.full((2, 2, 3), 7, np.uint8), (2, 2))
 
     async with running(too_large=handed_over.set_result) as (device, lanes, submit):
         (task,) = submit(Picture(large))
@@ -232,7 +233,8 @@ async def test_the_time_of_an_image_is_learnt():
         clock.now += 6.0
         device.release()
         assert [(await each).model_seconds for each in rest] == [6.0, 6.0]
-        assert lanes.seconds_per_image == pytest.approx(4.0 + 0.1 * (3.0 - 4.0))
+        learnt = pytest.approx(4.0 + 0.1 * (3.0 - 4.0))
+        await eventually(lambda: lanes.seconds_per_image == learnt)  # after the answers left
 
 
 async def test_a_picture_that_waited_too_long_is_refused_with_advice():

@@ -26,12 +26,15 @@ def own_cnn(
     opset: int = 13,
     dtype: int = TensorProto.FLOAT,
     pooled: bool = True,
+    rows: int | None = 11,
 ) -> Path:
-    """Conv 5x5/4 → ReLU → average pool → `embedding` [N, 12] and `scores` [N, 4]; names clash with ours on purpose."""
+    """Conv 5x5/4 → ReLU → average pool → `embedding` [N, 12], `scores` [N, 4] and `where` [N, 11, 9], the sum over the
+    channels; names clash with ours on purpose."""
     random = np.random.default_rng(3)
     weights = {
         "kernel": random.standard_normal((12, 3, 5, 5)).astype(np.float32) * 0.2,
         "classifier": random.standard_normal((12, 4)).astype(np.float32),
+        "channel": np.array([1], np.int64),
     }
     nodes = [
         helper.make_node("Conv", ["image", "kernel"], ["map"], strides=[4, 4]),
@@ -39,6 +42,7 @@ def own_cnn(
         helper.make_node("GlobalAveragePool", ["positive"], ["mean"]),
         helper.make_node("Flatten", ["mean"], ["embedding"]),
         helper.make_node("MatMul", ["embedding", "classifier"], ["scores"]),
+        helper.make_node("ReduceSum", ["positive", "channel"], ["where"], keepdims=0),
     ]
     side: list[str | int] = ["batch", 12] if pooled else ["batch", 12, 11, 9]
     graph = helper.make_graph(
@@ -48,6 +52,7 @@ def own_cnn(
         [
             helper.make_tensor_value_info("embedding" if pooled else "positive", TensorProto.FLOAT, side),
             helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 4]),
+            helper.make_tensor_value_info("where", TensorProto.FLOAT, ["batch", "rows" if rows is None else rows, 9]),
         ],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
@@ -72,7 +77,7 @@ def test_a_float_model_with_tags_becomes_a_model_folder(tmp_path: Path) -> None:
     labels.write_text("chair\ntable\nlamp\nbed\n")
     done = command(
         source, "--name", "own-cnn", "--licence", "MIT", "--out", tmp_path, "--resize", "centre_crop",
-        "--embedding", "embedding", "--logits", "scores", "--labels", labels, *OPTIONS,
+        "--embedding", "embedding", "--logits", "scores", "--labels", labels, "--attention", "where", *OPTIONS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "own-cnn"
@@ -89,6 +94,10 @@ def test_a_float_model_with_tags_becomes_a_model_folder(tmp_path: Path) -> None:
     expected = before["embedding"] / np.linalg.norm(before["embedding"], axis=1, keepdims=True)
     np.testing.assert_allclose(after[card.outputs.embedding.tensor], expected, atol=1e-6)
     np.testing.assert_allclose(after[card.outputs.logits.tensor], before["scores"], atol=1e-5)
+    attention = card.outputs.attention
+    assert attention is not None
+    assert (attention.height, attention.width) == (11, 9)
+    np.testing.assert_allclose(after[attention.tensor], before["where"], rtol=1e-5)
 
 
 def test_a_model_that_takes_pixels_of_any_size_needs_only_the_size(tmp_path: Path) -> None:
@@ -123,10 +132,17 @@ def test_a_model_that_takes_pixels_of_any_size_needs_only_the_size(tmp_path: Pat
         ({}, [], "needs mean and scale"),
         ({}, [*OPTIONS[:5], "1", "0", "1"], "preprocessing.scale.1|scale.1: .*greater than 0"),
         ({"pooled": False}, [*OPTIONS, "--embedding", "positive"], "pool the feature map inside the graph"),
-        ({}, [*OPTIONS, "--embedding", "nothing"], "embedding: nothing; the model's outputs are embedding, scores"),
+        (
+            {},
+            [*OPTIONS, "--embedding", "nothing"],
+            "embedding: nothing; the model's outputs are embedding, scores, where",
+        ),
         ({}, [*OPTIONS, "--logits", "scores"], "labels: logits have 4 classes"),
         ({}, [*OPTIONS, "--logits", "scores", "--labels", __file__], "lines for 4 classes"),
         ({}, [*OPTIONS, "--labels", __file__], "labels: given without logits"),
+        ({}, [*OPTIONS, "--attention", "nothing"], "attention: nothing; the model's outputs are"),
+        ({}, [*OPTIONS, "--attention", "scores"], r"attention: .*needed is float32 \[N, rows, columns\]"),
+        ({"rows": None}, [*OPTIONS, "--attention", "where"], r"attention: .*\['free', 'free', 9\]"),
         ({}, [*OPTIONS, "--name", "Wrong Name"], "name: String should match pattern"),
     ],
 )

@@ -68,6 +68,20 @@ def test_the_fp16_copy_is_the_same_space(efficientnet: Path) -> None:
     assert (vectors * _vectors(efficientnet, "fp16", pictures)).sum(1).min() > 0.9999
 
 
+def test_every_copy_says_where_it_looks(efficientnet: Path) -> None:
+    pictures = np.stack(calibration_pictures(CATALOGUE, count=4, seed=99))
+    wanted = runner(efficientnet / "model.onnx")(pictures)["attention"]
+    assert wanted.shape == (4, 7, 7)
+    for name in (build.NAME, f"{build.NAME}-int8", f"{build.NAME}-fp16"):
+        folder = efficientnet.with_name(name)
+        attention = load_card(folder).outputs.attention
+        assert attention is not None
+        assert (attention.height, attention.width) == (7, 7)
+        found = runner(folder / "model.onnx")(pictures)[attention.tensor]
+        for one, other in zip(found, wanted, strict=True):
+            assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.95
+
+
 def _vectors(original: Path, precision: str, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     return runner(original.with_name(f"{build.NAME}-{precision}") / "model.onnx")(pictures)["embedding"]
 
@@ -125,6 +139,18 @@ def test_the_tiny_model_runs(tmp_path: Path) -> None:
     np.testing.assert_allclose(run(images[3:4])["embedding"][0], vectors[3], atol=1e-5)
     assert len(np.unique(vectors.round(4), axis=0)) == 5
     assert (folder / "model.onnx").stat().st_size < 100_000
+
+
+def test_the_tiny_model_says_where_it_looks_where_that_is_asked_for(tmp_path: Path) -> None:
+    plain, attending = load_card(build_tiny(tmp_path / "a")), load_card(build_tiny(tmp_path / "b", attends=True))
+    assert plain.outputs.attention is None
+    assert attending.outputs.attention is not None
+    images = np.full((2, 64, 64, 3), 128, np.uint8)
+    images[1, 8:24, 32:48] = 255
+    flat, square = runner(tmp_path / "b" / tiny.NAME / "model.onnx")(images)[attending.outputs.attention.tensor]
+    assert flat.shape == (8, 8)
+    row, column = np.unravel_index((square - flat).argmax(), square.shape)
+    assert (row, column) in {(y, x) for y in (0, 1, 2) for x in (3, 4, 5)}
 
 
 def test_the_graph_digest_sees_structure_and_parameters_and_nothing_else(tmp_path: Path) -> None:

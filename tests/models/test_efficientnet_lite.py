@@ -22,6 +22,7 @@ def test_the_graph_agrees_with_an_independent_implementation(
         features = reference.features(image)
         np.testing.assert_allclose(found["embedding"][0], energy_weighted_gem(features), atol=2e-6)
         np.testing.assert_allclose(found["logits"][0], reference.logits(features), atol=2e-4)
+        np.testing.assert_allclose(found["attention"][0], (features**2).sum(2), rtol=1e-4)
 
 
 def test_the_classifier_names_what_the_pictures_show(

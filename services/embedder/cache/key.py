@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from services.embedder.crop import Crop
 from vitrine.limits import MAX_TAGS
 
-# Hashed into every key. Raise it when decoding or resizing change, so that vectors of another path are not found.
-_GENERATION = b"vitrine vector 1\n"
+# Hashed into every key. Raise it when decoding, resizing, finding subjects or what an entry holds change, so that what
+# came by another path is not found, and replicas of two versions do not overwrite each other's entries.
+_GENERATION = b"vitrine vector 2\n"
 _CROP = struct.Struct("<4d")
 
 

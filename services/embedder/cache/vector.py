@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from services.embedder.crop import Crop
 from vitrine.limits import MAX_TAGS
 
 
@@ -37,3 +38,5 @@ class CachedVector:
     """[dim], norm 1."""
     classes: TopClasses | None = None
     """None where the model has no classifier."""
+    subject: Crop | None = None
+    """Where the subject of a whole image is; None where nothing stands out, or it was not looked for."""

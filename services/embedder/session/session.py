@@ -24,6 +24,8 @@ class Outputs:
     """[n, dim], rows of norm 1."""
     logits: NDArray[np.float32] | None
     """[n, classes], before softmax; None where the model has no classifier."""
+    attention: NDArray[np.float32] | None = None
+    """[n, rows, columns], not negative: how much each cell shows of a subject; None where the model does not say."""
 
 
 class Session:
@@ -38,6 +40,7 @@ class Session:
         input_name: str,
         embedding_name: str,
         logits_name: str | None,
+        attention_name: str | None = None,
         spinning: bool = False,
         batch_sizes: Sequence[int] = (),
     ) -> None:
@@ -50,6 +53,7 @@ class Session:
             input_name: uint8 [n, height, width, 3].
             embedding_name: float32 [n, dim].
             logits_name: float32 [n, classes], or None.
+            attention_name: float32 [n, rows, columns], or None.
             spinning: the threads wait busily for each other within a run: quicker where cores are to spare, and only
                 there. CPU only.
             batch_sizes: the sizes `run` will see; a GPU needs them, the CPU takes any.
@@ -57,7 +61,8 @@ class Session:
         Raises:
             StartError: The provider is not there or was silently replaced, or the graph is not what was promised.
         """
-        self._names = [embedding_name, *([logits_name] if logits_name else [])]
+        self._embedding, self._logits, self._attention = embedding_name, logits_name, attention_name
+        self._names = [name for name in (embedding_name, logits_name, attention_name) if name]
         self._input = input_name
 
         def start() -> Any:
@@ -82,10 +87,15 @@ class Session:
         On the CPU they run side by side, on a GPU they take turns.
         """
         if self._bound is not None:
-            embeddings, *logits = self._bound.run(pixels)
+            arrays = self._bound.run(pixels)
         else:
-            embeddings, *logits = self._session.run(self._names, {self._input: pixels})
-        return Outputs(embeddings, logits[0] if logits else None)
+            arrays = self._session.run(self._names, {self._input: pixels})
+        named = dict(zip(self._names, arrays, strict=True))
+        return Outputs(
+            named[self._embedding],
+            named[self._logits] if self._logits else None,
+            named[self._attention] if self._attention else None,
+        )
 
 
 def _check_promises(model: Path, session: Any, input_name: str, output_names: Sequence[str]) -> None:

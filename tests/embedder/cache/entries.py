@@ -17,15 +17,16 @@ def key(number=0, crop=None):
     return SPACE.key(number.to_bytes(32, "big"), crop or Crop())
 
 
-def vector(seed=0, dim=DIM, classes=CLASSES):
+def vector(seed=0, dim=DIM, classes=CLASSES, subject=None):
     random = np.random.default_rng(seed)
     embedding = random.standard_normal(dim).astype(np.float32)
     top = TopClasses.from_logits(random.standard_normal(classes).astype(np.float32)) if classes else None
-    return CachedVector(embedding / np.linalg.norm(embedding), top)
+    return CachedVector(embedding / np.linalg.norm(embedding), top, subject)
 
 
 def assert_same(found, expected):
     np.testing.assert_array_equal(found.embedding, expected.embedding)
+    assert found.subject == expected.subject
     assert (found.classes is None) == (expected.classes is None)
     if expected.classes is not None:
         np.testing.assert_array_equal(found.classes.indices, expected.classes.indices)

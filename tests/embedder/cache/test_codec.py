@@ -21,10 +21,21 @@ def reason(raw, under=None):
 
 
 @settings(deadline=None)
-@given(dim=st.integers(1, 2000), classes=st.integers(0, 1500), seed=st.integers(0, 2**32 - 1))
-def test_what_is_written_is_read(dim, classes, seed):
+@given(
+    dim=st.integers(1, 2000),
+    classes=st.integers(0, 1500),
+    seed=st.integers(0, 2**32 - 1),
+    subject=st.one_of(
+        st.none(),
+        st.builds(
+            lambda across, down: Crop(across[0], down[0], across[1], down[1]),
+            *[st.lists(st.floats(0, 1), min_size=2, max_size=2, unique=True).map(sorted)] * 2,
+        ),
+    ),
+)
+def test_what_is_written_is_read(dim, classes, seed, subject):
     place = VectorSpace("f" * 64, dim, classes).key(seed.to_bytes(32, "big"), Crop())
-    written = vector(seed, dim, classes)
+    written = vector(seed, dim, classes, subject)
     raw = encode(written, place)
     assert len(raw) == entry_bytes(place)
     assert_same(view(check(raw, place), place), written)
@@ -52,7 +63,7 @@ def test_nothing_but_an_entry_is_taken_for_one(raw):
 
 def test_what_else_can_be_wrong():
     assert reason(GOOD + b"\0") == "length"
-    assert reason(GOOD[:3] + b"\2" + GOOD[4:]) == "version"
+    assert reason(GOOD[:3] + b"\1" + GOOD[4:]) == "version"
     assert reason(GOOD, VectorSpace("f" * 64, DIM + 1, CLASSES).key(bytes(32), Crop())) == "shape"
     assert reason(GOOD, VectorSpace("f" * 64, DIM, CLASSES - 1).key(bytes(32), Crop())) == "shape"
     assert reason(GOOD, key(1)) == "checksum"  # whole, but another image's
@@ -67,6 +78,10 @@ def test_what_else_can_be_wrong():
         (CachedVector(np.zeros(DIM, np.float32), vector().classes), "norm"),
         (CachedVector(vector(dim=DIM + 1).embedding, vector().classes), "shape"),
         (CachedVector(vector().embedding), "shape"),
+        (vector(subject=Crop(0.2, 0.2, 0.2, 0.8)), "subject"),
+        (vector(subject=Crop(0.2, 0.2, 0.4, 1.1)), "subject"),
+        (vector(subject=Crop(-0.1, 0.2, 0.4, 0.8)), "subject"),
+        (vector(subject=Crop(0.2, math.nan, 0.4, 0.8)), "subject"),
         (CachedVector(vector().embedding, vector(classes=CLASSES + 1).classes), "shape"),
         (
             CachedVector(
