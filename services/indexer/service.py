@@ -201,6 +201,7 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
                 collection.damaged_text(lexicon, error)
             else:
                 break
+        response.collection = collection.name
         response.timings.insert(0, common_pb2.StageTiming(stage="wait", seconds=waited))
         trace = exemplar()
         for timing in response.timings:

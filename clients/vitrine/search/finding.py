@@ -212,8 +212,9 @@ class Finder:
 
     def _own_name(self, name: str, asked: _Asked) -> str:
         """Returns the own name of the collection that answered, and remembers it."""
-        answers = asked.nearest.answers if asked.nearest is not None else {}
-        own = next((answers[index].collection for index in sorted(answers) if answers[index].collection), name)
+        answers = asked.nearest.answers if asked.nearest is not None else asked.worded.answers if asked.worded else {}
+        said = (answer.collection for _, answer in sorted(answers.items()) if answer is not None)
+        own = next(filter(None, said), name)
         if len(self._own_names) >= _MAX_NAMES:
             self._own_names.clear()
         self._own_names[name] = own
