@@ -6,11 +6,10 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
 
-from vitrine.attributes import MAX_NAME_BYTES
 from vitrine.errors import InvalidArgumentError
 from vitrine.limits import MAX_K
 from vitrine.ranking.boosts import MAX_AMOUNT
-from vitrine.ranking.plan import DEFAULT_CANDIDATES, RankingPlan, check_caps, parse_boosts
+from vitrine.ranking.plan import DEFAULT_CANDIDATES, RankingPlan, check_attribute, check_caps, parse_boosts
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,7 +33,6 @@ class RankingSettings(BaseModel):
 
     in_stock_attribute: str = Field(
         "",
-        max_length=MAX_NAME_BYTES,
         description="Products whose attribute of this name is true, or a number above 0, come before all others. "
         'Empty: stock plays no part. Example: "in_stock".',
     )
@@ -66,9 +64,12 @@ class RankingSettings(BaseModel):
 
     @model_validator(mode="after")
     def _read(self) -> Self:
+        in_stock = self.in_stock_attribute
         try:
+            if in_stock:
+                check_attribute(in_stock, "in_stock_attribute")
             self._plan = RankingPlan(
-                in_stock_attribute=self.in_stock_attribute,
+                in_stock_attribute=in_stock,
                 boosts=parse_boosts([(each.filter_text, each.amount) for each in self.boosts], "boosts"),
                 caps=check_caps(list(self.caps.items()), "caps"),
                 diversity=self.diversity,

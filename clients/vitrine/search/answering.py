@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import TypeAlias
 
-from vitrine.fanout.result import FanOut
 from vitrine.ranking.candidates import Candidate
-from vitrine.v1 import indexer_pb2, search_pb2
+from vitrine.search.asking import Nearest, Worded
+from vitrine.v1 import search_pb2
 
 Degraded: TypeAlias = "search_pb2.DegradedReason.ValueType"
 
@@ -33,28 +33,20 @@ def product_result(
     )
 
 
-def coverage_of(found: FanOut[Any], total: int) -> search_pb2.Coverage:
-    """Returns how many of `total` shards answered, and what they considered.
-
-    Args:
-        found: Answers to `Search`, or to `SearchText`: None where a shard has no full-text index, and failed by that.
-        total: Shards of the index.
-    """
-    answers: Mapping[int, indexer_pb2.IndexerSearchResponse | indexer_pb2.SearchTextResponse] = {
-        index: answer for index, answer in found.answers.items() if answer is not None
-    }
+def coverage_of(found: Nearest | Worded, total: int) -> search_pb2.Coverage:
+    """Returns how many of `total` shards answered, and what they considered."""
     return search_pb2.Coverage(
         shards_total=total,
-        shards_answered=len(answers),
-        shards_failed=len(found.failed) + len(found.answers) - len(answers),
+        shards_answered=len(found.answers),
+        shards_failed=len(found.failed),
         shards_timed_out=len(found.timed_out),
         shards_skipped=len(found.skipped),
-        points=sum(answer.points for answer in answers.values()),
-        generations={index: answer.generation for index, answer in answers.items()},
+        points=sum(answer.points for answer in found.answers.values()),
+        generations={index: answer.generation for index, answer in found.answers.items()},
     )
 
 
-def shard_reasons(found: FanOut[Any]) -> list[Degraded]:
+def shard_reasons(found: Nearest | Worded) -> list[Degraded]:
     """Returns why not every shard counts."""
     reasons: list[Degraded] = []
     if found.failed.keys() - found.skipped:

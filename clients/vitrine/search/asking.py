@@ -6,7 +6,7 @@ from typing import TypeAlias, TypeVar
 
 import grpc
 
-from vitrine.errors import NotFoundError, UnimplementedError
+from vitrine.errors import NotFoundError, UnimplementedError, VitrineError
 from vitrine.fanout.result import FanOut, answers_needed
 from vitrine.search.checking import Options
 from vitrine.search.reading import no_collection
@@ -15,8 +15,7 @@ from vitrine.shards import Answer, ShardSet, Stub
 from vitrine.v1 import common_pb2, indexer_pb2
 
 Nearest: TypeAlias = FanOut[indexer_pb2.IndexerSearchResponse]
-Worded: TypeAlias = FanOut[indexer_pb2.SearchTextResponse | None]
-"""None: the shard has no full-text index."""
+Worded: TypeAlias = FanOut[indexer_pb2.SearchTextResponse]
 
 Request = TypeVar("Request", indexer_pb2.IndexerSearchRequest, indexer_pb2.SearchTextRequest)
 
@@ -53,10 +52,10 @@ async def ask_nearest(
 
 
 async def ask_words(shards: ShardSet, options: Options, text: str, want: int, timer: Timer) -> Worded:
-    """Asks every shard for the `want` products whose words match best.
+    """Asks every shard for the `want` products whose words match best. Overlaps with the search by vector.
 
-    What could not be asked is in the result; an engine without full-text index answers None. Overlaps with the
-    embedding and the search by vector.
+    What could not be asked is in the result; a shard without full-text index has failed there, with an
+    UnimplementedError.
 
     Raises:
         InvalidArgumentError: There is no word in the text, or the filter is bad.
@@ -69,29 +68,39 @@ async def ask_words(shards: ShardSet, options: Options, text: str, want: int, ti
         exclude_product_ids=options.excluded,
         with_attributes=True,
     )
+    without: dict[int, VitrineError] = {}
 
     async def ask(stub: Stub, seconds: float) -> indexer_pb2.SearchTextResponse | None:
         try:
             return await stub.SearchText(_for_shard(question, shards, stub, options), timeout=seconds)
         except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                return None
-            raise
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                raise
+            without[shards.stubs.index(stub)] = UnimplementedError("it has no full-text index")
+            return None  # no refusal of the request, and nothing to hold against the shard
 
     with timer.stage("text"):
-        return await shards.fan_out(ask, timer.budget())
+        found = await shards.fan_out(ask, timer.budget())
+    return FanOut(
+        addresses=found.addresses,
+        answers={index: answer for index, answer in found.answers.items() if answer is not None},
+        failed=found.failed | without,
+        timed_out=found.timed_out,
+        skipped=found.skipped,
+        abandoned=found.abandoned,
+        retried=found.retried,
+    )
 
 
 def require_words(found: Worded, shards: ShardSet, options: Options) -> None:
-    """Checks the answers of a search by words alone.
+    """Checks the answers to a search by words alone.
 
     Raises:
         NotFoundError: No such collection.
         UnimplementedError: No shard has a full-text index.
         UnavailableError, DeadlineError: Fewer shards answered than the options allow.
     """
-    answers = {index: answer for index, answer in found.answers.items() if answer is not None}
-    if found.answers and not answers:
+    if all(isinstance(found.failed.get(index), UnimplementedError) for index in range(len(shards))):
         raise UnimplementedError("query.text: no shard of this index has a full-text index; send an image")
     require_coverage(found, _needed(shards, options), options)
 
@@ -108,11 +117,6 @@ def require_coverage(found: FanOut[Answer], needed: int, options: Options) -> No
     except NotFoundError:
         raise no_collection(options.collection) from None
     found.raise_if_short(needed)
-
-
-def words_incomplete(found: Worded, total: int) -> bool:
-    """Tells whether the words counted on some shards only, or on none."""
-    return sum(answer is not None for answer in found.answers.values()) < total
 
 
 def _needed(shards: ShardSet, options: Options) -> int:

@@ -13,7 +13,7 @@ from vitrine.ranking.candidates import Candidate, Context, Scorer
 from vitrine.ranking.pipeline import Ranked, run_stages
 from vitrine.ranking.plan import RankingPlan
 from vitrine.search.answering import Degraded, coverage_of, shard_reasons
-from vitrine.search.asking import Nearest, Worded, ask_nearest, ask_words, require_words, words_incomplete
+from vitrine.search.asking import Nearest, Worded, ask_nearest, ask_words, require_words
 from vitrine.search.checking import Options
 from vitrine.search.facets import count_facets
 from vitrine.search.fusing import fuse
@@ -86,6 +86,13 @@ class _Asked:
     exhausted: bool
     """No shard that answered has more."""
 
+    @property
+    def leading(self) -> Nearest | Worded:
+        """What coverage is told of: by vector, where there is a vector."""
+        found = self.nearest if self.nearest is not None else self.worded
+        assert found is not None
+        return found
+
 
 class Finder:
     """Finds pages of products over the shards of one index."""
@@ -134,7 +141,7 @@ class Finder:
             page=new[:k],
             more=(len(new) > k or not asked.exhausted) and len(new) > 0 and question.before + k < MAX_DEPTH,
             first_rank=question.before + 1,
-            coverage=self._coverage(asked),
+            coverage=coverage_of(asked.leading, len(self._shards)),
             probe=question.probe,
             degraded=self._reasons(asked),
             facets=count_facets(asked.candidates, options.facets),
@@ -161,7 +168,7 @@ class Finder:
                 ask_words(self._shards, question.options, question.text, want, timer),
             )
             worded = words
-            if words_incomplete(words, len(self._shards)) and not question.options.allow_partial:
+            if len(words.answers) < len(self._shards) and not question.options.allow_partial:
                 raise UnavailableError("the words of the query count on some shards only, and allow_partial is false")
         else:
             nearest = await self._ask_nearest(question, want, timer)
@@ -170,7 +177,7 @@ class Finder:
             if nearest is not None:
                 by_vector = merge_hits((answer.results[0].hits for answer in nearest.answers.values()), want)
             if worded is not None:
-                by_words = interleave_hits((answer.hits for answer in worded.answers.values() if answer), want)
+                by_words = interleave_hits((answer.hits for answer in worded.answers.values()), want)
             candidates = fuse(
                 by_vector, by_words, nearest_weight=question.vector_weight, text_weight=question.text_weight
             )
@@ -205,34 +212,27 @@ class Finder:
         return self._taste if options.user_key else None
 
     def _want(self, question: Question, own: str) -> int:
-        """Returns how many candidates to ask for: those to rank or count, and one to know whether more follow."""
-        plan = self._plan(question.options, own)
-        ranks = question.options.facets or plan.stages(self._features, self._taste_of(question.options))
+        """Returns how many candidates to ask for: those to fuse, rank or count, and one to know whether more follow."""
+        options = question.options
+        plan = self._plan(options, own)
+        fuses = bool(question.text) and question.resolve is not None
+        ranks = fuses or options.facets or plan.stages(self._features, self._taste_of(options))
         return min(MAX_K, max(question.before + question.k + 1, plan.candidates if ranks else 0))
 
     def _own_name(self, name: str, asked: _Asked) -> str:
         """Returns the own name of the collection that answered, and remembers it."""
-        answers = asked.nearest.answers if asked.nearest is not None else asked.worded.answers if asked.worded else {}
-        said = (answer.collection for _, answer in sorted(answers.items()) if answer is not None)
+        found = asked.leading
+        said = (found.answers[index].collection for index in sorted(found.answers))
         own = next(filter(None, said), name)
         if len(self._own_names) >= _MAX_NAMES:
             self._own_names.clear()
         self._own_names[name] = own
         return own
 
-    def _coverage(self, asked: _Asked) -> search_pb2.Coverage:
-        if asked.nearest is not None:
-            return coverage_of(asked.nearest, len(self._shards))
-        assert asked.worded is not None
-        return coverage_of(asked.worded, len(self._shards))
-
     def _reasons(self, asked: _Asked) -> list[Degraded]:
-        reasons = shard_reasons(asked.nearest) if asked.nearest is not None else []
-        if asked.worded is not None:
-            if asked.nearest is None:
-                reasons = shard_reasons(asked.worded)
-            if words_incomplete(asked.worded, len(self._shards)):
-                reasons.append(search_pb2.DEGRADED_REASON_TEXT_INCOMPLETE)
+        reasons = shard_reasons(asked.leading)
+        if asked.worded is not None and len(asked.worded.answers) < len(self._shards):
+            reasons.append(search_pb2.DEGRADED_REASON_TEXT_INCOMPLETE)
         return reasons
 
     async def _add_images(self, found: Found, timer: Timer) -> dict[str, BaseException]:
