@@ -1,6 +1,7 @@
 """`vitrine search`, `similar` and `status` against the real services."""
 
 import asyncio
+import base64
 import json
 import os
 import sys
@@ -61,6 +62,40 @@ async def test_searching_by_photo(filled, shop, tmp_path):
     assert "no product matches" in nothing.out
 
 
+async def test_searching_by_several_things_at_once(filled, shop, tmp_path):
+    photos = [shop / "img" / "P04_0.png", shop / "img" / "P05_0.png"]
+    sheet = tmp_path / "sheet.png"
+    both, cropped, words, like, told = await filled.run_each(
+        ("search", *photos, "-k", 12, "--json"),
+        ("search", photos[0], "--auto-crop", "--json"),
+        ("search", "--text", "thing 7", "-k", 3, "--json", "--sheet", sheet),
+        ("search", "--like", "P01", "--like", "P02", "--unlike", "P03", "-k", 12, "--json"),
+        (
+            *("search", photos[0], "--text", "thing", "--in-stock-first", "--diversity", "0.3", "--cap", "category=2"),
+            *("--facet", "category", "--facet", "in_stock", "--explain", "-k", 4),
+        ),
+    )
+    assert len(json.loads(both.out)["products"]) == 12
+    assert json.loads(cropped.out)["products"][0]["product_id"] == "P04"
+    answer = json.loads(words.out)
+    assert answer["products"][0]["product_id"] == "P07"
+    assert base64.b64decode(answer["next_page_token"])
+    with Image.open(sheet) as drawn:
+        assert drawn.size == sheet_size(3)
+    assert {each["product_id"] for each in json.loads(like.out)["products"]} == {
+        f"P{number:02}" for number in range(12) if number not in (1, 2, 3)
+    }
+
+    assert told.status == 0, told.err
+    for told_of in ("stage", "fusion", "in stock", "rank 1", "1 of 2 with category Kitchen", "diversity"):
+        assert told_of in told.out, told_of
+    counts = [line.split() for line in told.out.splitlines()]
+    assert ["Kitchen", "6"] in counts
+    assert ["Office", "6"] in counts
+    assert ["1", "8"] in counts
+    assert "· cap " in " ".join(told.out.split())
+
+
 async def test_searching_by_stored_product(filled, shop, tmp_path):
     sheet = tmp_path / "sheet.jpg"
     ran = await filled.run("similar", "P04", "-k", 20, "--json", "--sheet", sheet)
@@ -86,6 +121,13 @@ async def test_what_is_wrong_is_said_in_one_line(filled, shop, tmp_path):
         (("search", photo, "--box", "0,0,2,1"), "x + width is 2"),
         (("search", photo, "--box", "0,0,1"), "is not four numbers"),
         (("search", photo, "-k", "0"), "-k"),
+        (("search",), "nothing to search by"),
+        (("search", photo, photo, "--box", "0,0,1,1"), "box needs one image"),
+        (("search", "--text", "x", "--auto-crop"), "auto_crop needs an image"),
+        (("search", photo, "--cap", "brand"), "is not NAME=N"),
+        (("search", photo, "--diversity", "2"), "--diversity"),
+        (("search", "--like", "P99"), "no product 'P99'"),
+        (("search", "--unlike", "P01"), "no part with a positive weight"),
         (("search", photo, "--sheet", "sheet.txt"), "does not end with a picture format"),
         (("similar", "P99"), "no product 'P99' in collection 'shop'"),
         (("similar", "P04", "--image-id", "x"), "image 'x'"),
