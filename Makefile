@@ -57,6 +57,7 @@ bench: $(VENV)/.bench $(MODEL) ## Runs the benchmarks
 	$(BIN)/python -m bench.end_to_end
 	$(BIN)/python -m bench.embedder
 	$(BIN)/python -m bench.index
+	$(BIN)/python -m bench.gateway
 
 eval: $(VENV)/.run $(MODEL) ## Search quality on the sample catalogue (CATALOGUE=dir for another)
 	$(BIN)/python -m evaluate $(CATALOGUE)
