@@ -17,15 +17,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m evaluate", description=__doc__)
     parser.add_argument("directory", nargs="?", type=Path, default=ROOT / "examples" / "catalogue")
     parser.add_argument("--shards", type=int, default=2)
+    parser.add_argument("--auto-crop", action="store_true", help="search by the main subject of each photo")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     for name in ("products.csv", "queries.csv"):
         if not (arguments.directory / name).is_file():
             parser.error(f"{arguments.directory / name} does not exist")
-    return asyncio.run(_evaluate(arguments.directory, arguments.shards, as_json=arguments.json))
+    options = [
+        *(["--auto-crop"] if arguments.auto_crop else []),
+        *(["--json"] if arguments.json else []),
+    ]
+    return asyncio.run(_evaluate(arguments.directory, arguments.shards, options))
 
 
-async def _evaluate(directory: Path, shards: int, *, as_json: bool) -> int:
+async def _evaluate(directory: Path, shards: int, options: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="vitrine-evaluate-") as data:
         stack = Stack(Path(data), shards=shards, ports=Ports.free(shards))
         async with stack.supervisor:
@@ -36,7 +41,7 @@ async def _evaluate(directory: Path, shards: int, *, as_json: bool) -> int:
                 *("--gateway", stack.gateway, "--embedder", stack.embedder, "--indexers", ",".join(stack.indexers)),
                 "evaluate",
                 *("--catalogue", str(directory / "products.csv"), "--queries", str(directory / "queries.csv")),
-                *(["--json"] if as_json else []),
+                *options,
                 env={**os.environ, "PYTHONPATH": str(ROOT / "clients")},
             )
             return await process.wait()

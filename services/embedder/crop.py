@@ -40,7 +40,7 @@ class Crop(NamedTuple):
                 raise InvalidArgumentError(
                     f"{FIELD}: {name} + {size} is {far:g}, must be at most 1", field=f"{FIELD}.{size}"
                 )
-        return cls(box.x, box.y, min(right, 1.0), min(bottom, 1.0))
+        return cls(box.x, box.y, _to_the_edge(right), _to_the_edge(bottom))
 
     def to_box(self) -> common_pb2.Box:
         """Returns it as the contract has it; `from_box` of that is this again where this came from a box."""
@@ -51,6 +51,11 @@ class Crop(NamedTuple):
         left, right = _span(self.left, self.right, width)
         top, bottom = _span(self.top, self.bottom, height)
         return left, top, right, bottom
+
+
+def _to_the_edge(far: float) -> float:
+    """Returns 1 for what only rounding keeps from it, so that a box read, written and read again stays the same."""
+    return 1.0 if far > 1 - _TOLERANCE else far
 
 
 def _span(low: float, high: float, size: int) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 
+from models.tiny import build_tiny
 from services.local.stack import ROOT, Ports, Stack
 from tests.conftest import SET_LAYOUT
 from vitrine.channels import open_channel
@@ -176,9 +177,10 @@ def big_shop(tmp_path):
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(tmp_path_factory, tiny_model):
-    """A running stack that the tests of a module share."""
-    stack = Stack(tmp_path_factory.mktemp("stack"), ports=Ports.free(2), model_dir=tiny_model, environment=SET_LAYOUT)
+async def stack(tmp_path_factory):
+    """A running stack that the tests of a module share; its model finds subjects."""
+    model = build_tiny(tmp_path_factory.mktemp("model"), attends=True)
+    stack = Stack(tmp_path_factory.mktemp("stack"), ports=Ports.free(2), model_dir=model, environment=SET_LAYOUT)
     async with stack.supervisor:
         await stack.start()
         yield stack

@@ -1,9 +1,14 @@
 """`vitrine evaluate` against the real services: right figures, nothing dropped silently, nothing left behind."""
 
 import json
+import re
 import signal
 
 import pytest
+from PIL import Image
+
+from tests.cli.conftest import picture
+from tests.watching import scrape
 
 KEYS = ["r@1", "r@1_ci", "r@5", "r@5_ci", "r@10", "r@10_ci", "mrr", "mrr_ci", "n", "unanswered"]
 
@@ -59,6 +64,31 @@ async def test_what_fails_is_counted_and_said(shell, shop):
     assert "1 queries show a product that is not in the catalogue" in ran.err
     assert await shell.collections() == set()
     assert not (shop / "products.failed.csv").exists()
+
+
+def marked(seed):
+    """Black with a striking square off its middle."""
+    canvas = Image.new("RGB", (160, 160))
+    canvas.paste(picture(seed, side=64), (80, 24))
+    return canvas
+
+
+async def subjects_asked_for(stack):
+    page = await scrape(stack.ports.metrics[int(stack.embedder.rpartition(":")[2])])
+    return sum(map(float, re.findall(r"^vitrine_embedder_subjects_total\{.*\} (\S+)$", page, re.MULTILINE)))
+
+
+async def test_auto_crop_searches_by_the_subject_of_each_photo(shell, shop):
+    rows = []
+    for number in range(4):
+        marked(number).save(shop / f"marked{number}.png")
+        rows.append(f"marked{number}.png,P{number:02},x,marked")
+    for options, searched_by_subject in (((), 0), (("--auto-crop",), 4)):
+        before = await subjects_asked_for(shell.stack)
+        ran = await shell.run("evaluate", *write_queries(shop, *rows), *options, "--json")
+        assert (ran.status, ran.err) == (0, "")
+        assert json.loads(ran.out.splitlines()[-1])["marked"]["n"] == 4
+        assert await subjects_asked_for(shell.stack) - before == searched_by_subject
 
 
 async def test_keep_keeps(shell, shop):

@@ -24,6 +24,7 @@ from services.embedder.subject import blend, find_subject
 from services.local.stack import ROOT
 from tests.embedder import pictures
 from tests.embedder.serving import eventually, serving
+from tests.embedder.shard import FailingShard
 from vitrine.errors import DeadlineError, OverloadedError, from_rpc_error
 from vitrine.v1 import common_pb2, embedder_pb2
 
@@ -299,6 +300,27 @@ async def test_a_stream_takes_each_image_its_own_way(attending_model):
         for sequence, result in seen.items():
             assert result.subject == wanted[sequence % 3].subject
             np.testing.assert_allclose(numbers(result), numbers(wanted[sequence % 3]), atol=1e-5)
+
+
+async def test_a_catalogue_can_be_ingested_by_its_subjects(attending_model):
+    def item(sequence, **image):
+        key = common_pb2.PointKey(product_id=f"p{sequence}", image_id="1")
+        image = embedder_pb2.ImageInput(data=PHOTO, **image)
+        return embedder_pb2.IngestRequest(item=embedder_pb2.IngestItem(sequence=sequence, key=key, image=image))
+
+    async def send():
+        yield embedder_pb2.IngestRequest(start=embedder_pb2.IngestStart(collection="shop", create_if_missing=True))
+        yield item(0)
+        yield item(1, subject=CROP)
+        yield item(2, subject=CROP, box=common_pb2.Box(x=0, y=0, width=0.5, height=0.5))
+
+    async with FailingShard() as shard, serving(attending_model, indexers=[shard.address]) as embedder:
+        acks = {ack.sequence: ack.status.code async for ack in embedder.stub.Ingest(send())}
+        assert acks == {0: 0, 1: 0, 2: INVALID}
+        wanted = (await embedder.stub.Embed(request(PHOTO, embedder_pb2.SUBJECT_MODE_UNSPECIFIED, CROP))).results
+        stored = {each.point.key.product_id: np.frombuffer(each.point.vector.data, "<f4") for each in shard.acked}
+        for result, product in zip(wanted, ("p0", "p1"), strict=True):
+            np.testing.assert_allclose(stored[product], numbers(result), atol=1e-5)
 
 
 async def test_the_cache_answers_every_mode_from_the_passes_it_has_seen(attending_model, device):

@@ -32,12 +32,17 @@ def evaluate_command(
         Path, typer.Option(help="CSV file of photos: image (relative to the file), product_id and, optionally, kind.")
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+    auto_crop: Annotated[
+        bool, typer.Option("--auto-crop", help="Search by the main subject that the model finds in each photo.")
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the collection that the catalogue was put into.")] = False,
 ) -> None:
     """Measures search quality: ingests into a throw-away collection and ranks the products for every query photo."""
     products, photos = Catalogue(catalogue), read_queries(queries)
     with tempfile.TemporaryDirectory() as scratch, FailedRows(Path(scratch, "failed.csv")) as failures:
-        outcomes = asyncio.run(_evaluate(products, photos, addresses(context), failures, keep=keep, quiet=as_json))
+        outcomes = asyncio.run(
+            _evaluate(products, photos, addresses(context), failures, auto_crop=auto_crop, keep=keep, quiet=as_json)
+        )
         incomplete = _report_failures(failures) | _report_unanswered(outcomes) | _report_unknown(products, photos)
     report = {kind: _figures(outcomes, kind) for kind in dict.fromkeys(photo.kind for photo in photos)}
     if as_json:
@@ -49,7 +54,14 @@ def evaluate_command(
 
 
 async def _evaluate(
-    products: Catalogue, photos: list[QueryPhoto], where: Addresses, failures: FailedRows, *, keep: bool, quiet: bool
+    products: Catalogue,
+    photos: list[QueryPhoto],
+    where: Addresses,
+    failures: FailedRows,
+    *,
+    auto_crop: bool,
+    keep: bool,
+    quiet: bool,
 ) -> list[Outcome]:
     shards = where.shards()
     try:
@@ -75,7 +87,7 @@ async def _evaluate(
                     done += 1
                     meter.at(done)
 
-                return await rank_queries(client, collection, photos, told)
+                return await rank_queries(client, collection, photos, told, auto_crop=auto_crop)
     finally:
         await shards.close()
 

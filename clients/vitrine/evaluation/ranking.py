@@ -33,6 +33,8 @@ async def rank_queries(
     queries: Sequence[QueryPhoto],
     told: Callable[[Outcome], None],
     backoff: Backoff | None = None,
+    *,
+    auto_crop: bool = False,
 ) -> list[Outcome]:
     """Ranks the products for every query, a few at a time; returns an outcome for each, in their order.
 
@@ -42,6 +44,7 @@ async def rank_queries(
         queries: What to ask.
         told: Hears each outcome as it comes.
         backoff: How long to try a query that is not answered, or not by all shards.
+        auto_crop: Search by the main subject of each photo.
     """
     backoff = backoff or Backoff()
     outcomes: list[Outcome | None] = [None] * len(queries)
@@ -49,7 +52,7 @@ async def rank_queries(
 
     async def caller() -> None:
         for index, query in work:
-            outcome = await _rank(client, collection, query, backoff)
+            outcome = await _rank(client, collection, query, backoff, auto_crop=auto_crop)
             outcomes[index] = outcome
             told(outcome)
 
@@ -59,12 +62,17 @@ async def rank_queries(
     return [outcome for outcome in outcomes if outcome is not None]
 
 
-async def _rank(client: AsyncVitrine, collection: str, query: QueryPhoto, backoff: Backoff) -> Outcome:
+async def _rank(
+    client: AsyncVitrine, collection: str, query: QueryPhoto, backoff: Backoff, *, auto_crop: bool
+) -> Outcome:
     try:
         image = await asyncio.to_thread(query.path.read_bytes)
         # An answer from some of the shards would measure the outage, not the model.
         answer = await retrying(
-            lambda: client.search(collection, image=image, k=DEPTH, min_coverage=1.0, timeout=_TIMEOUT), backoff
+            lambda: client.search(
+                collection, image=image, auto_crop=auto_crop, k=DEPTH, min_coverage=1.0, timeout=_TIMEOUT
+            ),
+            backoff,
         )
     except OSError as error:
         return Outcome(query, error=f"{error.strerror or error}: {query.path}")

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from services.embedder.cache.cache import Source, VectorCache
 from services.embedder.cache.codec import encode
+from services.embedder.crop import Crop
 from services.embedder.priority import Priority
 from services.embedder.settings import EmbedderSettings
 from tests.embedder.cache.entries import Clock, Computation, Counted, assert_same, key, settle, until, vector
@@ -76,11 +77,12 @@ def ask(cache, computation, priority=INTERACTIVE, number=0):
 async def test_what_one_replica_computed_another_finds(redis):
     lookups = Counted("vitrine_embedder_cache_lookups_total")
     async with replica(redis.port) as one, replica(redis.port, cache_memory_bytes=2**20) as two:
-        assert (await one.get_or_compute(key(), INTERACTIVE, ready(vector(1))))[1] is Source.COMPUTED
+        seen = vector(1, subject=Crop(0.25, 0.1, 0.75, 0.6))
+        assert (await one.get_or_compute(key(), INTERACTIVE, ready(seen)))[1] is Source.COMPUTED
         await written(one)
         found, source = await two.get_or_compute(key(), BULK, ready())
         assert source is Source.REDIS
-        assert_same(found, vector(1))
+        assert_same(found, seen)
         assert (await two.get_or_compute(key(), BULK, ready()))[1] is Source.MEMORY
         assert (await two.get_or_compute(key(1), BULK, ready()))[1] is Source.COMPUTED
     assert (lookups(result="miss"), lookups(result="hit_redis"), lookups(result="hit_memory")) == (2, 1, 1)
