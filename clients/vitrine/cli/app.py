@@ -21,6 +21,7 @@ from vitrine.cli import (
     search,
     snapshot,
     status,
+    token,
 )
 from vitrine.cli.environment import EXIT_FAILED, EXIT_INTERRUPTED, Addresses, split_addresses
 from vitrine.cli.output import errors, explain
@@ -45,6 +46,7 @@ app.command("compare-collections")(compare.compare_command)
 app.command("reshard")(reshard.reshard_command)
 app.command("snapshot")(snapshot.snapshot_command)
 app.command("export")(export.export_command)
+app.command("token")(token.token_command)
 
 
 @app.callback()
