@@ -9,17 +9,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
+import grpc
+
 from vitrine.callers import CLIENT_HEADER, check_caller
 from vitrine.channels import open_channel
 from vitrine.credentials import Credentials, Tls
 from vitrine.engine import SearchEngine
-from vitrine.errors import InvalidArgumentError
+from vitrine.errors import InvalidArgumentError, PreconditionError, from_rpc_error
+from vitrine.feedback.records import Action, QueryRecord
 from vitrine.queries import Box, ImagePart, ProductPart, QueryPart, Ranking, TextPart, VectorPart
 from vitrine.results import SearchAnswer, Status, StoredProduct
 from vitrine.shards import call_within
 from vitrine.v1 import common_pb2, filter_pb2, search_pb2, search_pb2_grpc
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 DEFAULT_GATEWAY = "127.0.0.1:50050"
 DEFAULT_TIMEOUT = 10.0
@@ -53,6 +57,17 @@ class _Gateway:
 
     async def get(self, request: search_pb2.GetRequest, timeout: float) -> search_pb2.GetResponse:
         return await call_within(self._stub.Get(request, timeout=timeout, metadata=self._metadata), timeout)
+
+    async def record_feedback(self, request: search_pb2.RecordFeedbackRequest, timeout: float) -> None:
+        await call_within(self._stub.RecordFeedback(request, timeout=timeout, metadata=self._metadata), timeout)
+
+    async def export_feedback(self, request: search_pb2.ExportFeedbackRequest) -> AsyncIterator[search_pb2.QueryRecord]:
+        try:
+            async for page in self._stub.ExportFeedback(request, metadata=self._metadata):
+                for record in page.queries:
+                    yield record
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from None
 
     async def status(self, timeout: float) -> search_pb2.GetStatusResponse:
         return await call_within(
@@ -227,6 +242,59 @@ class AsyncVitrine:
         )
         return SearchAnswer.from_recommend(await self._backend.recommend(request, timeout))
 
+    async def record_feedback(
+        self,
+        query_id: str,
+        product_id: str,
+        action: Action | str,
+        *,
+        user_key: str = "",
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        """Records what a shopper did with a product of an answer; durable when it returns.
+
+        Args:
+            query_id: Of the answer.
+            product_id: The product.
+            action: `view`, `click`, `add_to_cart`, `buy` or `reject`.
+            user_key: Who, as a pseudonym; only a keyed hash of it is kept.
+            timeout: Seconds it may take.
+
+        Raises:
+            InvalidArgumentError: No such action, or a field breaks its limit.
+            NotFoundError: The query is unknown, or has expired.
+            PreconditionError: The gateway keeps no feedback.
+        """
+        try:
+            known = Action(action)
+        except ValueError:
+            raise InvalidArgumentError(
+                f"action is {action!r}, must be one of {', '.join(Action)}", field="action"
+            ) from None
+        request = search_pb2.RecordFeedbackRequest(
+            query_id=query_id, product_id=product_id, action=known.to_proto(), user_key=user_key
+        )
+        await self._keeper().record_feedback(request, timeout)
+
+    async def feedback(self, *, collection: str = "", since_ms: int = 0) -> AsyncIterator[QueryRecord]:
+        """Yields what the gateway keeps, oldest first.
+
+        Args:
+            collection: Only of this one, by its own name; empty: of all.
+            since_ms: Milliseconds since 1970; 0: everything.
+
+        Raises:
+            PreconditionError: The gateway keeps no feedback.
+        """
+        request = search_pb2.ExportFeedbackRequest(collection=collection, since_ms=since_ms)
+        async for record in self._keeper().export_feedback(request):
+            yield QueryRecord.from_proto(record)
+
+    def _keeper(self) -> _Gateway:
+        if not isinstance(self._backend, _Gateway):
+            raise PreconditionError("only a gateway keeps feedback; this client does a gateway's work itself")
+        return self._backend
+
     async def get(self, collection: str, product_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> StoredProduct:
         """Reads one stored product with all its images."""
         request = search_pb2.GetRequest(collection=collection, product_id=product_id)
@@ -287,6 +355,16 @@ class Vitrine:
         """As `AsyncVitrine.recommend`."""
         return self._run(self._client.recommend(collection, liked, **options))
 
+    def record_feedback(self, query_id: str, product_id: str, action: Action | str, **options: Any) -> None:
+        """As `AsyncVitrine.record_feedback`."""
+        self._run(self._client.record_feedback(query_id, product_id, action, **options))
+
+    def feedback(self, **options: Any) -> Iterator[QueryRecord]:
+        """As `AsyncVitrine.feedback`."""
+        records = self._client.feedback(**options)
+        while (record := self._run(_next(records))) is not None:
+            yield record
+
     def get(self, collection: str, product_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> StoredProduct:
         """As `AsyncVitrine.get`."""
         return self._run(self._client.get(collection, product_id, timeout=timeout))
@@ -322,8 +400,8 @@ async def _open(gateway: str, caller: str, tls: Tls | None, token: str | Path | 
     return AsyncVitrine(gateway, caller=caller, tls=tls, token=token)
 
 
-async def _next(pages: AsyncIterator[SearchAnswer]) -> SearchAnswer | None:
-    return await anext(pages, None)
+async def _next(items: AsyncIterator[Item]) -> Item | None:
+    return await anext(items, None)
 
 
 def _parts(

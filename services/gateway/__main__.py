@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import grpc
 
-from services.gateway.answer_metrics import AnswerMetrics
+from services.gateway.answer_metrics import AnswerObserver
 from services.gateway.answering import Answering
+from services.gateway.feedback.opening import open_feedback
+from services.gateway.feedback.recorder import FeedbackRecorder
 from services.gateway.http.app import build_app
 from services.gateway.http.pictures.serving import Pictures
 from services.gateway.http.server import HttpServer
@@ -28,10 +30,12 @@ class Gateway:
         self._engine: SearchEngine | None = None
         self._pictures: Pictures | None = None
         self._http: HttpServer | None = None
+        self._feedback: FeedbackRecorder | None = None
 
     async def start(self, server: grpc.aio.Server, lifecycle: Lifecycle) -> None:
         """Opens the channels (they connect when used), registers the servicer, and serves HTTP where a port is set."""
         settings = self._settings
+        self._feedback = open_feedback(settings)
         self._engine = SearchEngine(
             settings.embedder,
             settings.indexers,
@@ -42,9 +46,9 @@ class Gateway:
             stage_seconds=settings.ranking_stage_seconds,
             policy=settings.shard_policy,
             observer=ShardMetrics(),
-            answer_observer=AnswerMetrics(),
+            answer_observer=AnswerObserver(self._feedback),
         )
-        answering = Answering(self._engine, self._settings)
+        answering = Answering(self._engine, self._settings, self._feedback)
         search_pb2_grpc.add_VisualSearchServicer_to_server(VisualSearchServicer(answering, self._settings), server)
         if self._settings.http_port:
             self._serve_http(answering, lifecycle)
@@ -57,6 +61,8 @@ class Gateway:
             self._pictures.close()
         if self._engine is not None:
             await self._engine.close()
+        if self._feedback is not None:
+            await self._feedback.close()
 
     def _serve_http(self, answering: Answering, lifecycle: Lifecycle) -> None:
         settings = self._settings

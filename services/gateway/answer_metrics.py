@@ -1,20 +1,26 @@
-"""What the engine tells of its answers, as metrics and log lines."""
+"""What the engine tells of its answers, as metrics, log lines and records for feedback."""
 
 from __future__ import annotations
 
 import structlog
 
 from services.gateway import metrics
+from services.gateway.feedback.recorder import FeedbackRecorder
 from vitrine.search.observing import Answered
 
 log = structlog.get_logger()
 
 
-class AnswerMetrics:
-    """A `vitrine.search.observing.Observer` that counts."""
+class AnswerObserver:
+    """A `vitrine.search.observing.Observer` that counts, and keeps answers for feedback."""
+
+    def __init__(self, feedback: FeedbackRecorder | None) -> None:
+        self._feedback = feedback
 
     def answered(self, answered: Answered) -> None:
         """Counts an answer by the kind of its query."""
+        if self._feedback is not None:
+            self._feedback.shown(answered)
         metrics.SEARCHES.labels(answered.kind).inc()
         metrics.RESULTS.observe(len(answered.product_ids))
 

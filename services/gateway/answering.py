@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
+from services.gateway.feedback.recorder import FeedbackRecorder
 from services.gateway.measuring import measured
 from services.gateway.settings import GatewaySettings
 from vitrine.engine import SearchEngine
-from vitrine.errors import UnimplementedError
+from vitrine.errors import DeadlineError, PreconditionError, UnimplementedError
 from vitrine.v1 import search_pb2
 
 
 class Answering:
     """One method for each call; gRPC and HTTP both come here. `timeout` is what the caller allows, in seconds."""
 
-    def __init__(self, engine: SearchEngine, settings: GatewaySettings) -> None:
+    def __init__(
+        self, engine: SearchEngine, settings: GatewaySettings, feedback: FeedbackRecorder | None = None
+    ) -> None:
+        """`feedback` None: none is kept."""
         self._engine = engine
         self._settings = settings
+        self._feedback = feedback
 
     @measured("Search")
     async def search(self, request: search_pb2.SearchRequest, timeout: float) -> search_pb2.SearchResponse:
@@ -40,15 +46,26 @@ class Answering:
     async def record_feedback(
         self, request: search_pb2.RecordFeedbackRequest, timeout: float
     ) -> search_pb2.RecordFeedbackResponse:
-        """Not in this version."""
-        raise UnimplementedError("RecordFeedback is not in this version")
+        """Keeps what a shopper did; raises as `FeedbackRecorder.record`, or PreconditionError where none is kept."""
+        feedback = self._kept()
+        try:
+            async with asyncio.timeout(timeout):
+                await feedback.record(request)
+        except TimeoutError:
+            raise DeadlineError("the feedback was not on disk in time; it may be soon") from None
+        return search_pb2.RecordFeedbackResponse()
 
     async def export_feedback(
         self, request: search_pb2.ExportFeedbackRequest
     ) -> AsyncIterator[search_pb2.ExportFeedbackResponse]:
-        """Not in this version."""
-        raise UnimplementedError("ExportFeedback is not in this version")
-        yield  # what makes it a generator
+        """Yields what is kept, oldest first; raises PreconditionError where none is."""
+        async for page in self._kept().pages(request):
+            yield search_pb2.ExportFeedbackResponse(queries=page)
+
+    def _kept(self) -> FeedbackRecorder:
+        if self._feedback is None:
+            raise PreconditionError("this gateway keeps no feedback: set VITRINE_GATEWAY_DATA_DIR")
+        return self._feedback
 
     async def status(self, timeout: float) -> search_pb2.GetStatusResponse:
         """Probes every component."""

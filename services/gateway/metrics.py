@@ -29,6 +29,12 @@ COVERAGE = Histogram(
 RESULTS = Histogram(
     "vitrine_gateway_results", "Products in an answer.", buckets=(0, 1, 5, 10, 20, 50, 100, 200, 500, 1000)
 )
+FEEDBACK = Counter("vitrine_gateway_feedback", "Feedback stored, by action.", ("action",))
+FEEDBACK_DROPPED = Counter(
+    "vitrine_gateway_feedback_dropped", "Answers and feedback that could not be kept, by reason.", ("reason",)
+)
+FEEDBACK_EXPIRED = Counter("vitrine_gateway_feedback_expired", "Answers deleted because their time was up.")
+FEEDBACK_QUERIES = Gauge("vitrine_gateway_feedback_queries", "Answers kept for feedback, counted every ten minutes.")
 HTTP_REQUESTS = Counter(
     "vitrine_http_requests", "HTTP requests answered, by route, method and status.", ("route", "method", "status")
 )

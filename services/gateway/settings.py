@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
@@ -81,6 +82,30 @@ class GatewaySettings(PeerSettings):
         pattern=_REFERENCE,
         description="The same for personal taste; asked only where a search says whose it is (`user_key`). Empty: "
         "none.",
+    )
+    data_dir: Path | None = Field(
+        None,
+        description="Folder for feedback, used by one gateway at a time; unset: none is kept, and RecordFeedback says "
+        "so.",
+    )
+    feedback_days: float = Field(
+        90.0,
+        gt=0,
+        le=3_650,
+        description="How long answers shown, and what shoppers did with them, are kept. Longer: more to tune by, more "
+        "to answer for.",
+    )
+    feedback_key_file: Path | None = Field(
+        None,
+        description="File with the key (32 bytes or more) that user keys are hashed with; several gateways share one. "
+        "Unset: feedback.key in data_dir, made at the first start. Without it users cannot be recognised again.",
+    )
+    feedback_queue: int = Field(
+        10_000,
+        ge=1,
+        le=1_000_000,
+        description="Answers and events waiting for the disk; answers beyond are not kept (and counted), feedback "
+        "beyond is refused with retry advice.",
     )
     ranking: dict[CollectionName, RankingSettings] = Field(
         {},

@@ -127,6 +127,7 @@ class Stack:
             {
                 "EMBEDDER": self.embedder,
                 "INDEXERS": ",".join(self.indexers),
+                "DATA_DIR": str(self.data / "gateway"),
                 "HTTP_PORT": str(self.ports.http),
                 "IMAGE_ROOTS": ",".join(map(str, self._image_roots)),
             },

@@ -16,6 +16,7 @@ from vitrine.cli import (
     compare,
     evaluate,
     export,
+    feedback,
     ingest,
     reshard,
     search,
@@ -47,6 +48,7 @@ app.command("reshard")(reshard.reshard_command)
 app.command("snapshot")(snapshot.snapshot_command)
 app.command("export")(export.export_command)
 app.command("token")(token.token_command)
+app.add_typer(feedback.app, name="feedback")
 
 
 @app.callback()
