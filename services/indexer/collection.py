@@ -28,7 +28,7 @@ from services.indexer.text.feeding import TextFeeder
 from services.indexer.text.index import TextIndex
 from services.indexer.text.lexicon import DamagedLexiconError, LexiconReader
 from services.indexer.writer import GroupCommitWriter, Written
-from vitrine.errors import NotFoundError, PreconditionError
+from vitrine.errors import NotFoundError, UnimplementedError
 from vitrine.v1 import indexer_pb2
 
 log = structlog.get_logger()
@@ -95,10 +95,10 @@ class Collection:
 
         Raises:
             NotFoundError: The collection was dropped meanwhile.
-            PreconditionError: The shard keeps no text index.
+            UnimplementedError: The shard keeps no text index.
         """
         if self._texts is None or self.text is None:
-            raise PreconditionError("this shard keeps no text index: set VITRINE_INDEXER_TEXT_INDEX=true")
+            raise UnimplementedError("SearchText: text_index is off on this shard")
         return await self._texts.reach(self.text, generation)
 
     def damaged_text(self, lexicon: LexiconReader, error: DamagedLexiconError) -> None:

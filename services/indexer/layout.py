@@ -6,6 +6,7 @@
     data_dir/collections/NAME.ID/points.db      the truth (SQLite)
     data_dir/collections/NAME.ID/manifest.json  which segments count
     data_dir/collections/NAME.ID/segments/      one folder each
+    data_dir/collections/NAME.ID/text/          the words of its products (SQLite); derived, in no snapshot
     data_dir/snapshots/COLLECTION.NAME/         finished copies of a collection; never read while serving
     data_dir/snapshots/.unfinished/             those under way; emptied at start
     data_dir/scratch/           unfinished or dropped; emptied at start

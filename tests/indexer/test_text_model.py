@@ -214,6 +214,25 @@ def test_a_comparison_makes_of_any_lexicon_what_one_built_anew_is(make_parts, hi
         assert answer.documents == len(compared)
 
 
+@pytest.mark.parametrize("slice_size", [1, 2, 3, 4, 5])
+def test_a_product_with_images_on_both_sides_of_a_slice_is_one_document(make_parts, monkeypatch, slice_size):
+    monkeypatch.setattr(process, "_POINTS_OF_A_SLICE", slice_size)
+    with make_parts() as parts:
+        words = {("a", "1"): "oak", ("b", "1"): "chair", ("b", "2"): "lamp", ("b", "3"): "red", ("c", "1"): "sofa"}
+        parts.commit([("put", *key, {"title": word}) for key, word in words.items()], feed=False)
+        parts.scan()
+        for (product, _), word in words.items():
+            assert [hit.key.product_id for hit in parts.search([word]).hits] == [product]
+
+
+@pytest.mark.parametrize("order", ["abcd", "dcba", "cadb"])
+def test_equal_products_come_by_id_in_whatever_order_they_arrived(make_parts, order):
+    with make_parts() as parts:
+        for product in order:
+            parts.commit([("put", product, "1", {"title": "oak"})])
+        assert [hit.key.product_id for hit in parts.search(["oak"], k=3).hits] == ["a", "b", "c"]
+
+
 @given(st.text(max_size=200))
 def test_words_are_letters_and_digits_and_stay_what_they_are(text):
     words = list(words_of(text))
