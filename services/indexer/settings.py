@@ -106,7 +106,8 @@ class IndexerSettings(ServiceSettings):
     text_index: bool = Field(
         True,
         description="Keep a full-text index of the products' words for SearchText, fed by a process of its own at a "
-        "low priority. Off: no such process, no such file, and SearchText answers UNIMPLEMENTED.",
+        "low priority: some 46 us of CPU time a point, beside 130 us of the shard. Off: no such process, no such file, "
+        "and SearchText answers UNIMPLEMENTED.",
     )
     max_collections: int = Field(64, ge=1, le=4_096, description="Collections of this shard at most.")
     engine: Literal["embedded", "milvus"] = Field(
