@@ -1,9 +1,9 @@
 """`python -m bench.gateway [--json]`: what the gateway adds to a search, and what it takes from the throughput.
 
 The same searches of the sample catalogue (several copies of it, as different products) go through the gateway and,
-in turns, are made directly: `AsyncVitrine.direct` embeds, asks the shards and merges in the caller's own process. Once
-with photos (an image of some 20 kB travels once more, and the model works), once with vectors (the shards only, so that
-the gateway's part is largest). The last line is one JSON object; medians over rounds of interleaved pairs:
+in turns (one caller: search by search), are made directly: `AsyncVitrine.direct` embeds, asks the shards and merges in
+the caller's own process. Once with photos (an image of some 20 kB travels once more, and the model works), once with
+vectors (the shards only, so that the gateway's part is largest). The last line is one JSON object; medians over rounds:
 
     overhead_p50_ms               p50 through the gateway - p50 directly, one caller; the larger of photos and vectors
     throughput_over_direct        searches/s through the gateway / directly, photos, 16 callers
@@ -41,7 +41,9 @@ COLLECTION = "bench"
 COPIES = 4
 ROUNDS = 7
 WARM_UP = 30
-COUNTS = {("image", 1): 60, ("image", 16): 200, ("vector", 1): 300, ("vector", 16): 1200}
+MANY = 16
+# Searches in a round: by one caller each way, by many each way.
+COUNTS = {"image": (60, 200), "vector": (300, 1200)}
 WAYS = ("gateway", "direct")
 
 Query: TypeAlias = dict[str, Any]
@@ -51,28 +53,44 @@ console = Console(stderr=True, width=None if sys.stderr.isatty() else 110)
 
 @dataclass
 class Runs:
-    """What one way of searching showed, by round: p50 in milliseconds, searches per second."""
+    """What one way of searching showed, by round: p50 in milliseconds of one and of many, searches/s of many."""
 
     p50_ms: list[float] = field(default_factory=list)
-    per_s: list[float] = field(default_factory=list)
+    many_p50_ms: list[float] = field(default_factory=list)
+    many_per_s: list[float] = field(default_factory=list)
 
 
-async def search(client: AsyncVitrine, queries: Sequence[Query], callers: int, count: int) -> tuple[float, float]:
-    """Makes `count` searches from `callers` closed loops; returns p50 in milliseconds and searches per second."""
-    latencies: list[float] = []
+async def alone(clients: dict[str, AsyncVitrine], queries: Sequence[Query], count: int) -> dict[str, list[float]]:
+    """Makes every one of `count` searches both ways, one after the other; returns seconds by way."""
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    for number, query in enumerate(itertools.islice(itertools.cycle(queries), count)):
+        for way in WAYS if number % 2 else WAYS[::-1]:
+            seconds[way].append(await timed(clients[way], query))
+    return seconds
+
+
+async def together(client: AsyncVitrine, queries: Sequence[Query], count: int) -> tuple[list[float], float]:
+    """Makes `count` searches from many closed loops; returns their seconds, and searches per second."""
+    seconds: list[float] = []
     work = itertools.islice(itertools.cycle(queries), count)
 
     async def caller() -> None:
         for query in work:
-            started = time.perf_counter()
-            answer = await client.search(COLLECTION, **query)
-            latencies.append(time.perf_counter() - started)
-            if answer.degraded:
-                raise RuntimeError(f"a search was degraded: {answer.degraded}")
+            seconds.append(await timed(client, query))  # noqa: PERF401 - as they come, from all callers
 
     started = time.perf_counter()
-    await asyncio.gather(*(caller() for _ in range(callers)))
-    return percentile_ms(latencies, 50), count / (time.perf_counter() - started)
+    await asyncio.gather(*(caller() for _ in range(MANY)))
+    return seconds, count / (time.perf_counter() - started)
+
+
+async def timed(client: AsyncVitrine, query: Query) -> float:
+    """Makes one search; returns its seconds."""
+    started = time.perf_counter()
+    answer = await client.search(COLLECTION, **query)
+    seconds = time.perf_counter() - started
+    if answer.degraded:
+        raise RuntimeError(f"a search was degraded: {answer.degraded}")
+    return seconds
 
 
 async def read_vectors(embedder: str, photos: Sequence[bytes]) -> list[Query]:
@@ -98,7 +116,7 @@ async def measure(catalogue: Path, shards: int, rounds: int) -> dict[str, object
         for product_id, image_id, data in read_images(catalogue)
     ]
     photos = read_queries(catalogue)
-    runs = {(kind, callers, way): Runs() for kind, callers in COUNTS for way in WAYS}
+    runs = {kind: {way: Runs() for way in WAYS} for kind in COUNTS}
     with tempfile.TemporaryDirectory(prefix="vitrine-bench-") as data:
         # Its pictures come again and again, which those of a real day do not: without the cache of vectors.
         # And nothing is refused where the machine is busy with others.
@@ -119,37 +137,38 @@ async def measure(catalogue: Path, shards: int, rounds: int) -> dict[str, object
                 AsyncVitrine.direct(stack.embedder, stack.indexers) as direct,
             ):
                 clients = {"gateway": gateway, "direct": direct}
-                for kind, way in itertools.product(queries, WAYS):
-                    await search(clients[way], queries[kind], 1, WARM_UP)
+                for kind in queries:
                     await check_same(clients, queries[kind][0])
+                    await alone(clients, queries[kind], WARM_UP)
                 for round_ in range(rounds):
-                    for (kind, callers), count in COUNTS.items():
+                    for kind, (few, many) in COUNTS.items():
+                        for way, seconds in (await alone(clients, queries[kind], few)).items():
+                            runs[kind][way].p50_ms.append(percentile_ms(seconds, 50))
                         for way in WAYS if round_ % 2 else WAYS[::-1]:
-                            p50, rate = await search(clients[way], queries[kind], callers, count)
-                            runs[kind, callers, way].p50_ms.append(p50)
-                            runs[kind, callers, way].per_s.append(rate)
+                            seconds, rate = await together(clients[way], queries[kind], many)
+                            runs[kind][way].many_p50_ms.append(percentile_ms(seconds, 50))
+                            runs[kind][way].many_per_s.append(rate)
                     console.print(f"round {round_ + 1} of {rounds}", highlight=False)
     return summarise(runs, images=len(images), shards=shards, rounds=rounds)
 
 
-def summarise(runs: dict[tuple[str, int, str], Runs], *, images: int, shards: int, rounds: int) -> dict[str, object]:
+def summarise(runs: dict[str, dict[str, Runs]], *, images: int, shards: int, rounds: int) -> dict[str, object]:
     """Returns medians over the rounds, under the documented keys."""
     kinds: dict[str, dict[str, float | None]] = {}
-    for kind in dict.fromkeys(kind for kind, _ in COUNTS):
-        alone, many = ({way: runs[kind, callers, way] for way in WAYS} for callers in (1, 16))
+    for kind, by_way in runs.items():
+        gateway, direct = (by_way[way] for way in WAYS)
         kinds[kind] = {
             "overhead_p50_ms": median(
-                [ours - theirs for ours, theirs in zip(alone["gateway"].p50_ms, alone["direct"].p50_ms, strict=True)]
+                [ours - theirs for ours, theirs in zip(gateway.p50_ms, direct.p50_ms, strict=True)]
             ),
-            "throughput_over_direct": paired_ratio(many["gateway"].per_s, many["direct"].per_s),
+            "throughput_over_direct": paired_ratio(gateway.many_per_s, direct.many_per_s),
         }
         for way in WAYS:
-            kinds[kind][f"{way}_p50_ms"] = median(alone[way].p50_ms)
-            kinds[kind][f"{way}_c16_per_s"] = median(many[way].per_s, 1)
-            kinds[kind][f"{way}_c16_p50_ms"] = median(many[way].p50_ms)
-        console.print(
-            f"{kind:>6}: " + ", ".join(f"{name} {value}" for name, value in kinds[kind].items()), highlight=False
-        )
+            kinds[kind][f"{way}_p50_ms"] = median(by_way[way].p50_ms)
+            kinds[kind][f"{way}_c16_per_s"] = median(by_way[way].many_per_s, 1)
+            kinds[kind][f"{way}_c16_p50_ms"] = median(by_way[way].many_p50_ms)
+        told = ", ".join(f"{name} {value}" for name, value in kinds[kind].items())
+        console.print(f"{kind:>6}: {told}", highlight=False)
     return {
         "benchmark": "gateway",
         "cores": os.cpu_count(),
