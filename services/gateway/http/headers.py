@@ -24,7 +24,9 @@ def dress(given: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[b
     """Returns the headers of an answer with those that every answer has; what is not to be cached says so."""
     headers = [*given, *_ALWAYS, (REQUEST_ID.encode(), request_id.encode())]
     there = dict(headers)
-    headers.append((b"content-security-policy", _policy(there.get(b"content-type", b""))))
+    # None where there is no content: a 304 would replace the policy that the browser keeps with the page.
+    if (content_type := there.get(b"content-type")) is not None:
+        headers.append((b"content-security-policy", _policy(content_type)))
     if b"cache-control" not in there:
         headers.append((b"cache-control", b"no-store"))
     return headers

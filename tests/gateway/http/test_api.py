@@ -166,6 +166,23 @@ def test_headers(site):
     problem(foreign, 403, "PERMISSION_DENIED")
 
 
+def test_the_page_comes_with_its_policy_and_a_visit_later_keeps_it(site):
+    page = site.get("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "script-src 'self'; style-src 'self'" in page.headers["content-security-policy"]
+    assert "unsafe" not in page.headers["content-security-policy"]
+    again = site.get("/", headers={"if-none-match": page.headers["etag"]})
+    assert (again.status_code, "content-security-policy" in again.headers) == (304, False)
+    for kind, name in (("text/css", "style.css"), ("text/javascript", "app.js"), ("image/svg+xml", "icon.svg")):
+        file = site.get(f"/static/{name}")
+        assert file.headers["content-type"].startswith(kind)
+        plain = site.get(f"/static/{name}", headers={"accept-encoding": "identity"})
+        assert plain.content == file.content
+        assert "content-encoding" not in plain.headers
+    for missing in ("/static/nothing.js", "/static/..%2fpage.py", "/static/"):
+        problem(site.get(missing), 404, "NOT_FOUND")
+
+
 def test_the_description_is_of_what_is_served(site):
     document = site.get("/openapi.json").json()
     assert document == build_document()

@@ -12,10 +12,31 @@ export class Problem extends Error {
   }
 }
 
+const TOKEN = "vitrine-token";
+
+/** Keeps an access token for this tab; empty: none. */
+export function useToken(token) {
+  if (token) sessionStorage.setItem(TOKEN, token);
+  else sessionStorage.removeItem(TOKEN);
+}
+
+function authorized(headers = {}) {
+  const token = sessionStorage.getItem(TOKEN);
+  return token ? { ...headers, authorization: `Bearer ${token}` } : headers;
+}
+
+/** Returns what an image element can load for a picture: its address, or its content where only a token opens it. */
+export async function pictureSource(address) {
+  if (!sessionStorage.getItem(TOKEN)) return address;
+  const response = await fetch(address, { headers: authorized(), credentials: "omit" });
+  if (!response.ok) throw new Problem({ status: response.status, detail: response.statusText });
+  return URL.createObjectURL(await response.blob());
+}
+
 async function ask(path, options = {}) {
   let response;
   try {
-    response = await fetch(path, { ...options, credentials: "omit" });
+    response = await fetch(path, { ...options, headers: authorized(options.headers), credentials: "omit" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem({ title: "No connection", detail: "The search service cannot be reached." });

@@ -5,7 +5,7 @@ import { BoxEditor, describe } from "./box.js";
 import { titleOf } from "./facts.js";
 import { Filters } from "./filters.js";
 import { prepare, watchForPhotos } from "./photo.js";
-import { card, openProduct, showCoverage, showSummary, showWaiting } from "./results.js";
+import { card, loadPicture, openProduct, showCoverage, showSummary, showWaiting } from "./results.js";
 
 const PAGE_SIZE = 24;
 const BOX_DELAY_MS = 250;
@@ -93,8 +93,7 @@ function show(next) {
   }
   if (next.kind === "product") {
     $("like-title").textContent = titleOf(next.product);
-    $("like-picture").src = next.product.image_url ? `${next.product.image_url}?width=160` : "";
-    $("like-picture").hidden = !next.product.image_url;
+    loadPicture($("like-picture"), next.product.image_url, 160, $("like-picture"));
     $("back").hidden = visited.length < 2;
   }
   search();
@@ -106,6 +105,7 @@ function showMode() {
   $("box").classList.toggle("found", mode === "auto");
   $("use-subject").setAttribute("aria-pressed", String(mode === "auto"));
   $("use-whole").setAttribute("aria-pressed", String(mode === "whole"));
+  $("use-box").setAttribute("aria-pressed", String(mode === "box"));
   const told = {
     auto: box ? "Searched by what stands out. Drag the box to change it." : "Searched by the whole photo.",
     whole: "Searched by the whole photo.",
@@ -142,6 +142,7 @@ function request(pageToken) {
     filter_text: filters.text,
     facets: filters.asked,
     with_images: true,
+    explain: true,
     page_token: pageToken,
   };
 }
@@ -189,7 +190,8 @@ async function run(pageToken, whileWaiting) {
     answer = found;
     return found;
   } catch (error) {
-    if (error.name !== "AbortError") fail(error, Boolean(pageToken));
+    if (error.status === 401) signIn(error);
+    else if (error.name !== "AbortError") fail(error, Boolean(pageToken));
     return null;
   } finally {
     if (mine === searching) $("results").removeAttribute("aria-busy");
@@ -245,6 +247,20 @@ function clearErrors() {
   for (const id of ["error", "empty"]) $(id).hidden = true;
 }
 
+/** Asks for a token, and tries again with it. */
+function signIn({ detail }) {
+  grid.querySelectorAll(".waiting").forEach((each) => each.remove());
+  $("token-error").textContent = $("token").value ? detail : "";
+  $("token-error").hidden = !$("token").value;
+  if (!$("sign-in").open) $("sign-in").showModal();
+}
+
+$("sign-in-form").addEventListener("submit", () => {
+  api.useToken($("token").value.trim());
+  start();
+  if (subject) search();
+});
+
 // --- one product
 
 function open(product) {
@@ -292,14 +308,15 @@ async function start() {
       const chosen = collections.find((each) => each.name === collection);
       $("size").textContent = chosen ? `${chosen.products.toLocaleString()} products` : "No catalogue yet";
     };
-    $("collection").addEventListener("change", () => {
+    $("collection").onchange = () => {
       collection = $("collection").value;
       showSize();
       if (subject) search();
-    });
+    };
     showSize();
   } catch (problem) {
-    showError(problem);
+    if (problem.status === 401) signIn(problem);
+    else showError(problem);
   }
 }
 

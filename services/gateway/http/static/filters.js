@@ -2,7 +2,7 @@
 
 import { label, written } from "./facts.js";
 
-const USUAL = ["category", "brand", "colour", "color", "material", "size", "condition", "seller", "in_stock"];
+const USUAL = ["category", "brand", "colour", "color", "material", "size", "condition", "seller", "in_stock", "tags"];
 const SHOWN = 6;
 const MOST_ASKED = 16;
 
@@ -94,7 +94,7 @@ export class Filters {
     const set = document.createElement("fieldset");
     set.className = "facet";
     const legend = document.createElement("legend");
-    legend.textContent = label(name);
+    legend.textContent = name === "tags" ? "Looks like" : label(name);
     set.append(legend);
     const all = this.open.has(name);
     const chosen = this.chosen.get(name) ?? new Map();

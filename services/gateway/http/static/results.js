@@ -1,14 +1,23 @@
 // The answer: products as cards, what the answer is worth, and one product in full.
 
+import { pictureSource } from "./api.js";
 import { factsOf, inStock, priceOf, scoreOf, titleOf, written } from "./facts.js";
 
 const $ = (id) => document.getElementById(id);
 
-function picture(image, url, width, onMissing) {
-  image.addEventListener("error", onMissing, { once: true });
-  if (!url) return onMissing();
-  image.src = `${url}?width=${width}`;
-  image.srcset = `${url}?width=${width} 1x, ${url}?width=${width * 2} 2x`;
+const DENSITY = Math.min(Math.ceil(devicePixelRatio), 2);
+
+/** Loads a product's picture into an image element, `width` CSS pixels across. */
+export async function loadPicture(image, url, width, frame = image.parentElement) {
+  const missing = () => frame.classList.add("missing");
+  frame.classList.remove("missing");
+  image.onerror = missing;
+  if (!url) return missing();
+  try {
+    image.src = await pictureSource(`${url}?width=${width * DENSITY}`);
+  } catch {
+    missing();
+  }
 }
 
 /** Returns the list item of one product; `on` hears of `open`, `like` and `vote`. */
@@ -18,7 +27,7 @@ export function card(product, on) {
   const find = (selector) => item.querySelector(selector);
   const frame = find(".picture");
   frame.setAttribute("aria-label", `${title}: details`);
-  picture(find("img"), product.image_url, 320, () => frame.classList.add("missing"));
+  loadPicture(find("img"), product.image_url, 320);
   frame.addEventListener("click", () => on.open(product, frame));
   find("h3").textContent = title;
   find("h3").title = title;
@@ -34,7 +43,7 @@ export function card(product, on) {
   score.setAttribute("aria-label", `Score ${scoreOf(product.score)}`);
   find(".bar i").style.width = `${Math.min(Math.max(product.score, 0), 1) * 100}%`;
   const like = find(".more-like");
-  like.setAttribute("aria-label", `More like ${title}`);
+  like.setAttribute("aria-label", `Similar to ${title}`);
   like.addEventListener("click", () => on.like(product));
   const votes = { up: find(".up"), down: find(".down") };
   votes.up.setAttribute("aria-label", `${title} fits`);
@@ -76,7 +85,7 @@ const plural = (count, one) => `${count.toLocaleString()} ${one}${count === 1 ? 
 /** Shows how many, how fast, out of what; returns it as a sentence. */
 export function showSummary(answer, shown, milliseconds) {
   const { coverage } = answer;
-  const told = `${plural(shown, "product")}${answer.next_page_token ? " so far" : ""}`;
+  const told = `${answer.next_page_token ? "First " : ""}${plural(shown, "product")}`;
   const line = $("told");
   const strong = document.createElement("strong");
   strong.textContent = told;
@@ -120,12 +129,7 @@ export function showWaiting(grid, count = 8) {
 export function openProduct(product, like) {
   const dialog = $("product");
   $("product-title").textContent = titleOf(product);
-  const shown = $("product-picture");
-  const frame = shown.parentElement;
-  const show = (url) => {
-    frame.classList.toggle("missing", !url);
-    if (url) shown.src = `${url}?width=640`;
-  };
+  const show = (url) => loadPicture($("product-picture"), url, 480);
   show(product.image_url);
   const images = product.images.filter((each) => each.image_url);
   $("product-images").replaceChildren(
@@ -135,8 +139,8 @@ export function openProduct(product, like) {
       button.setAttribute("aria-label", `Picture with score ${scoreOf(each.score)}`);
       const image = document.createElement("img");
       image.alt = "";
-      image.src = `${each.image_url}?width=96`;
       button.append(image, scoreOf(each.score));
+      loadPicture(image, each.image_url, 80);
       button.addEventListener("click", () => show(each.image_url));
       return button;
     }),
