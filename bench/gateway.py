@@ -2,7 +2,7 @@
 
 The same searches of the sample catalogue (several copies of it, as different products) go through the gateway and,
 in turns (one caller: search by search), are made directly: `AsyncVitrine.direct` embeds, asks the shards and merges in
-the caller's own process. Once with photos (an image of some 20 kB travels once more, and the model works), once with
+the caller's own process. Once with photos (an image of some 12 kB travels once more, and the model works), once with
 vectors (the shards only, so that the gateway's part is largest). The last line is one JSON object; medians over rounds:
 
     overhead_p50_ms               p50 through the gateway - p50 directly, one caller; the larger of photos and vectors
