@@ -51,12 +51,17 @@ def _calls(job: str, package: str) -> Row:
             ),
             Panel(
                 "In flight, and refused",
-                "Calls being served, the most that are, and calls refused before their work began.",
+                "Calls being served, the most that are, and calls refused before their work began: because there were "
+                "too many, or because of who made them.",
                 "short",
                 (
                     Query(f'vitrine_rpcs_in_flight{{job="{job}",{_ME}}}', "{{instance}}"),
                     Query(f'vitrine_rpcs_in_flight_limit{{job="{job}",{_ME}}}', "{{instance}} at most"),
                     Query(or_zero(rate("vitrine_rpcs_shed_total", where=f'job="{job}",{_ME}')), "refused a second"),
+                    Query(
+                        or_zero(rate("vitrine_auth_refusals_total", "reason", f'job="{job}",{_ME}')),
+                        "not let in a second: {{reason}}",
+                    ),
                 ),
                 width=6,
             ),
@@ -117,6 +122,19 @@ def _process(job: str) -> Row:
                 width=6,
             ),
             Panel(
+                "Certificate expires in",
+                "Of the certificate in use, where there is TLS. Runbook: certificate-expires.",
+                "s",
+                (
+                    Query(
+                        f"(vitrine_tls_certificate_expires_timestamp_seconds{{{me}}} > 0) - time()",
+                        "{{instance}}",
+                        "there is a certificate only with TLS",
+                    ),
+                ),
+                width=6,
+            ),
+            Panel(
                 "Open files",
                 "File descriptors in use.",
                 "short",
@@ -124,11 +142,13 @@ def _process(job: str) -> Row:
                 width=6,
             ),
             Panel(
-                "Settings read again, spans sent",
-                "After SIGHUP, by result; spans of traces given to the collector, by result.",
+                "Settings and secrets read again, spans sent",
+                "Settings after SIGHUP, certificates (tls) and identities (auth) when they change, spans of traces given "
+                "to the collector: by result.",
                 "ops",
                 (
                     Query(or_zero(rate("vitrine_settings_reloads_total", "result", me)), "settings {{result}}"),
+                    Query(or_zero(rate("vitrine_secret_reloads_total", "secret, result", me)), "{{secret}} {{result}}"),
                     Query(or_zero(rate("vitrine_spans_total", "result", me)), "spans {{result}}"),
                 ),
                 width=6,

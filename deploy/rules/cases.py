@@ -177,6 +177,26 @@ CASES: tuple[Case, ...] = (
         },
     ),
     *_pair(
+        "SecretNotReloaded",
+        "30m",
+        {**_E, "secret": "tls"},
+        {f'vitrine_secret_reloads_total{{{_EMBEDDER},secret="tls",result="failed"}}': "0x10 1x60"},
+        {f'vitrine_secret_reloads_total{{{_EMBEDDER},secret="tls",result="ok"}}': "0x10 1x60"},
+    ),
+    *_pair(
+        "CertificateExpires",
+        "10m",
+        _G,
+        {f"vitrine_tls_certificate_expires_timestamp_seconds{{{_GATEWAY}}}": f"{13 * 86_400}x60"},
+        {f"vitrine_tls_certificate_expires_timestamp_seconds{{{_GATEWAY}}}": f"{15 * 86_400}x60"},
+    ),
+    Case(
+        "CertificateExpires",
+        "there is none",
+        {f"vitrine_tls_certificate_expires_timestamp_seconds{{{_GATEWAY}}}": "0x60"},
+        "10m",
+    ),
+    *_pair(
         "Saturated",
         "30m",
         {**_G, "resource": "calls in flight"},

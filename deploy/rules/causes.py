@@ -71,6 +71,26 @@ PROCESSES = Group(
             runbook="settings-not-reloaded",
             silent="counted from the first reload on",
         ),
+        Alert(
+            name="SecretNotReloaded",
+            severity="ticket",
+            signals=('sum by (job, instance, secret) (increase(vitrine_secret_reloads_total{result="failed"}[1h]))',),
+            condition="{0} > 0",
+            summary="{{ $labels.job }} on {{ $labels.instance }} refused its new {{ $labels.secret }} files.",
+            description="The certificate (tls) or the identities (auth) changed and could not be used; it goes on with "
+            "the old ones, and the next start would fail.",
+            runbook="settings-not-reloaded",
+            silent="counted from the first reload on",
+        ),
+        Alert(
+            name="CertificateExpires",
+            severity="ticket",
+            signals=("vitrine_tls_certificate_expires_timestamp_seconds",),
+            condition="({0} > 0) - time() < 14 * 86400",
+            summary="The certificate of {{ $labels.job }} on {{ $labels.instance }} expires within two weeks.",
+            description="Once it has, nobody can connect to {{ $labels.instance }} any more.",
+            runbook="certificate-expires",
+        ),
     ),
 )
 
