@@ -143,8 +143,8 @@ def _process(job: str) -> Row:
             ),
             Panel(
                 "Settings and secrets read again, spans sent",
-                "Settings after SIGHUP, certificates (tls) and identities (auth) when they change, spans of traces given "
-                "to the collector: by result.",
+                "Settings after SIGHUP, certificates (tls) and identities (auth) when they change, spans of traces "
+                "given to the collector: by result.",
                 "ops",
                 (
                     Query(or_zero(rate("vitrine_settings_reloads_total", "result", me)), "settings {{result}}"),
