@@ -75,6 +75,17 @@ async def test_a_photo_finds_its_product_also_after_kill_9(make_stack, lite_mode
             assert all(answer.coverage.share == 1 and not answer.degraded for answer in first)
             assert all(len(answer.products) == 10 for answer in first)
 
+            cropped = [
+                await client.search("shop", image=(CATALOGUE / row["image"]).read_bytes(), auto_crop=True)
+                for row in views
+            ]
+            subjects = [answer.subject for answer in cropped if answer.subject is not None]
+            assert len(subjects) >= 0.85 * len(views)
+            for x, y, width, height in subjects:
+                assert min(x, y) >= 0
+                assert min(width, height) > 0
+                assert max(x + width, y + height) <= 1 + 1e-6
+
             for name in ("indexer-0", "indexer-1"):
                 await stack.supervisor.kill(name)
                 await stack.supervisor.restart(name)

@@ -86,7 +86,7 @@ async def test_twins_give_way_and_pages_go_on_where_they_ended():
     whole = await stage.rank(candidates, context(vectors=vectors))
     assert names(whole) == ["best", "other", "third", "twin"]
     assert [each.score for each in whole] == [0.9, 0.7, 0.5, 0.89]
-    assert whole[1].steps[-1].note == "from rank 3 to 2"
+    assert whole[1].steps[-1].note == "from 3 to 2"
     second = await stage.rank(candidates, context(vectors=vectors, returned={"best", "other"}))
     assert names(second)[2:] == names(whole)[2:]
     assert await stage.rank([], context(vectors=vectors)) == []

@@ -48,7 +48,7 @@ _UNLIKE = -0.5
 def search_command(
     context: typer.Context,
     photos: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PHOTO]...", help="JPEG, PNG or WebP files; several count alike.")
+        list[Path] | None, typer.Argument(metavar="PHOTO", help="JPEG, PNG or WebP files; several count alike.")
     ] = None,
     text: Annotated[str | None, typer.Option(help="Words of the catalogue, alone or beside photos.")] = None,
     like: Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from vitrine import attributes
 from vitrine.attributes import Value
@@ -108,6 +108,10 @@ class _Attributes(Mapping[str, Value]):
         if name not in self._proto:  # a proto map would make one
             raise KeyError(name)
         return attributes.from_proto(self._proto[name])
+
+    def get(self, name: str, default: Any = None) -> Any:
+        # As the mapping has it, but without an exception for each product that lacks the attribute.
+        return attributes.from_proto(self._proto[name]) if name in self._proto else default
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._proto)

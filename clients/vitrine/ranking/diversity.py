@@ -33,7 +33,7 @@ class Diversity:
         vectors = await context.vectors(candidates)
         order = await asyncio.to_thread(self._order, candidates, context, dict(vectors))
         return [
-            candidates[index].after(NAME, note=f"from rank {index + 1} to {rank}" if rank != index + 1 else "")
+            candidates[index].after(NAME, note=f"from {index + 1} to {rank}" if rank != index + 1 else "stays")
             for rank, index in enumerate(order, start=1)
         ]
 
