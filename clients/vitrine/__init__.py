@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vitrine.credentials import Credentials, Tls
     from vitrine.errors import VitrineError
     from vitrine.queries import ImagePart, ProductPart, Ranking, TextPart, VectorPart
-    from vitrine.results import Coverage, RankedProduct, SearchAnswer, Status, StoredProduct
+    from vitrine.results import Coverage, RankedProduct, Recognition, SearchAnswer, Status, StoredProduct
 
 _HOMES = {
     "AsyncVitrine": "client",
@@ -23,6 +23,7 @@ _HOMES = {
     "ProductPart": "queries",
     "RankedProduct": "results",
     "Ranking": "queries",
+    "Recognition": "results",
     "SearchAnswer": "results",
     "Status": "results",
     "StoredProduct": "results",
@@ -41,6 +42,7 @@ __all__ = [
     "ProductPart",
     "RankedProduct",
     "Ranking",
+    "Recognition",
     "SearchAnswer",
     "Status",
     "StoredProduct",

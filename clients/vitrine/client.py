@@ -17,8 +17,8 @@ from vitrine.credentials import Credentials, Tls
 from vitrine.engine import SearchEngine
 from vitrine.errors import InvalidArgumentError, PreconditionError, from_rpc_error
 from vitrine.feedback.records import Action, QueryRecord
-from vitrine.queries import Box, ImagePart, ProductPart, QueryPart, Ranking, TextPart, VectorPart
-from vitrine.results import SearchAnswer, Status, StoredProduct
+from vitrine.queries import Box, ImagePart, ProductPart, QueryPart, Ranking, TextPart, VectorPart, box_to_proto
+from vitrine.results import Recognition, SearchAnswer, Status, StoredProduct
 from vitrine.shards import call_within
 from vitrine.v1 import common_pb2, filter_pb2, search_pb2, search_pb2_grpc
 
@@ -33,6 +33,8 @@ class _Backend(Protocol):
     async def search(self, request: search_pb2.SearchRequest, timeout: float) -> search_pb2.SearchResponse: ...
 
     async def recommend(self, request: search_pb2.RecommendRequest, timeout: float) -> search_pb2.RecommendResponse: ...
+
+    async def recognize(self, request: search_pb2.RecognizeRequest, timeout: float) -> search_pb2.RecognizeResponse: ...
 
     async def get(self, request: search_pb2.GetRequest, timeout: float) -> search_pb2.GetResponse: ...
 
@@ -54,6 +56,9 @@ class _Gateway:
 
     async def recommend(self, request: search_pb2.RecommendRequest, timeout: float) -> search_pb2.RecommendResponse:
         return await call_within(self._stub.Recommend(request, timeout=timeout, metadata=self._metadata), timeout)
+
+    async def recognize(self, request: search_pb2.RecognizeRequest, timeout: float) -> search_pb2.RecognizeResponse:
+        return await call_within(self._stub.Recognize(request, timeout=timeout, metadata=self._metadata), timeout)
 
     async def get(self, request: search_pb2.GetRequest, timeout: float) -> search_pb2.GetResponse:
         return await call_within(self._stub.Get(request, timeout=timeout, metadata=self._metadata), timeout)
@@ -295,6 +300,45 @@ class AsyncVitrine:
             raise PreconditionError("only a gateway keeps feedback; this client does a gateway's work itself")
         return self._backend
 
+    async def recognize(
+        self,
+        collection: str,
+        image: bytes,
+        *,
+        box: Box | None = None,
+        auto_crop: bool = False,
+        filter: str | filter_pb2.Filter | None = None,  # noqa: A002 - the word users know
+        min_confidence: float | None = None,
+        alternatives: int = 0,
+        allow_partial: bool = False,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Recognition:
+        """Says which product of a collection an image shows, or none.
+
+        Args:
+            collection: Name of the collection.
+            image: JPEG, PNG or WebP file content.
+            box: x, y, width, height of the part of the image to look at, in fractions of the upright image.
+            auto_crop: Find the main subject and look at that.
+            filter: Only products for which this holds, as in `search`.
+            min_confidence: From which confidence on a product counts as recognised; None: the calibration's.
+            alternatives: Other candidates to return, 0..20.
+            allow_partial: Answer also while a shard is away; "none" is then a guess.
+            timeout: Seconds the answer may take.
+        """
+        request = search_pb2.RecognizeRequest(
+            collection=collection,
+            image=image,
+            box=box_to_proto(box) if box is not None else None,
+            auto_crop=auto_crop,
+            filter=filter if isinstance(filter, filter_pb2.Filter) else None,
+            filter_text=filter if isinstance(filter, str) else "",
+            min_confidence=min_confidence,
+            alternatives=alternatives,
+            allow_partial=allow_partial,
+        )
+        return Recognition.from_proto(await self._backend.recognize(request, timeout))
+
     async def get(self, collection: str, product_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> StoredProduct:
         """Reads one stored product with all its images."""
         request = search_pb2.GetRequest(collection=collection, product_id=product_id)
@@ -364,6 +408,10 @@ class Vitrine:
         records = self._client.feedback(**options)
         while (record := self._run(_next(records))) is not None:
             yield record
+
+    def recognize(self, collection: str, image: bytes, **options: Any) -> Recognition:
+        """As `AsyncVitrine.recognize`."""
+        return self._run(self._client.recognize(collection, image, **options))
 
     def get(self, collection: str, product_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> StoredProduct:
         """As `AsyncVitrine.get`."""

@@ -16,6 +16,8 @@ from vitrine.fanout.policy import ShardPolicy
 from vitrine.keys import check_collection_name, check_id
 from vitrine.ranking.candidates import Scorer
 from vitrine.ranking.plan import RankingPlan
+from vitrine.recognition.recognizing import recognize
+from vitrine.recognition.shelf import Shelf
 from vitrine.search.answering import product_result
 from vitrine.search.checking import CheckedSearch, check_recommend, check_search
 from vitrine.search.embedding import QueryEmbedder
@@ -50,6 +52,7 @@ class SearchEngine:
         policy: ShardPolicy = ShardPolicy(),  # noqa: B008 - immutable
         observer: ShardObserver | None = None,
         answer_observer: Observer | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         """Opens channels (lazily connected).
 
@@ -64,10 +67,13 @@ class SearchEngine:
             policy: How patient searches are with the shards.
             observer: Told what becomes of each shard.
             answer_observer: Told of every answer.
+            shelf: Calibrations of the collections; None: there are none.
         """
         self.embedder = QueryEmbedder(embedder, credentials)
         self.shards = ShardSet(shards, credentials, policy=policy, observer=observer)
         self.answer_observer: Observer = answer_observer or NoObserver()
+        self.shelf = shelf or Shelf()
+        """May be replaced while calls are under way."""
         self.resolver = Resolver(self.embedder, self.shards)
         self._finder = Finder(
             self.shards,
@@ -156,6 +162,22 @@ class SearchEngine:
             query_id=self._answered(found, "recommend", ""),
         )
 
+    async def recognize(self, request: search_pb2.RecognizeRequest, timeout: float) -> search_pb2.RecognizeResponse:
+        """Says within `timeout` seconds which product an image shows, or none.
+
+        Raises:
+            InvalidArgumentError: A field breaks its limit, or the image cannot be decoded.
+            NotFoundError: No such collection.
+            PreconditionError: The calibration, or the collection, is of another model.
+            UnavailableError: The embedder or a shard is away, and the request does not allow a partial answer.
+            DeadlineError: Nothing answered in time.
+        """
+        recognized = await recognize(request, self.embedder, self.shards, self.shelf, Timer.within(timeout))
+        response = recognized.response
+        shown = [*([response.product] if response.HasField("product") else ()), *response.alternatives]
+        response.query_id = self._told(recognized.collection, "recognize", [result.product_id for result in shown])
+        return response
+
     async def get(self, request: search_pb2.GetRequest, timeout: float) -> search_pb2.GetResponse:
         """Reads one product from the shard that owns it.
 
@@ -186,9 +208,11 @@ class SearchEngine:
             check_token(checked.returned, _digest(request, probe))
 
     def _answered(self, found: Found, kind: str, user_key: str) -> str:
+        return self._told(found.collection, kind, [candidate.product_id for candidate in found.page], user_key)
+
+    def _told(self, collection: str, kind: str, product_ids: Sequence[str], user_key: str = "") -> str:
         query_id = uuid.uuid4().hex
-        product_ids = tuple(candidate.product_id for candidate in found.page)
-        self.answer_observer.answered(Answered(query_id, found.collection, kind, product_ids, user_key))
+        self.answer_observer.answered(Answered(query_id, collection, kind, tuple(product_ids), user_key))
         return query_id
 
 

@@ -12,6 +12,11 @@ Box: TypeAlias = tuple[float, float, float, float]
 """x, y, width, height in fractions of the upright image."""
 
 
+def box_to_proto(box: Box) -> common_pb2.Box:
+    """Returns it as the contract has it."""
+    return common_pb2.Box(x=box[0], y=box[1], width=box[2], height=box[3])
+
+
 @dataclass(frozen=True, slots=True)
 class ImagePart:
     """An image: the content of a JPEG, PNG or WebP file."""
@@ -26,7 +31,7 @@ class ImagePart:
 
     def to_proto(self) -> search_pb2.QueryPart:
         """Returns it as the contract has it."""
-        box = common_pb2.Box(x=self.box[0], y=self.box[1], width=self.box[2], height=self.box[3]) if self.box else None
+        box = box_to_proto(self.box) if self.box else None
         return search_pb2.QueryPart(image=self.image, box=box, weight=self.weight, auto_crop=self.auto_crop)
 
 

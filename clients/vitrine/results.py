@@ -158,6 +158,61 @@ class SearchAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Vote:
+    """What the products nearest to an image say of one attribute, and the share of their weight that agrees, 0..1."""
+
+    attribute: str
+    value: Value
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """Which product an image shows; `product` is None for none of the collection's.
+
+    `degraded` and `timings` are as in `SearchAnswer`.
+    """
+
+    query_id: str
+    product: RankedProduct | None
+    confidence: float
+    """Probability that the best candidate is the product shown, 0..1."""
+    min_confidence: float
+    """From which on it counts as recognised."""
+    calibrated: bool
+    """False: there is no calibration for the collection; the confidence is then worth little."""
+    votes: list[Vote]
+    """Surest first, whether or not a product was recognised."""
+    alternatives: list[RankedProduct]
+    """Where asked for: the next best, best first; the best itself first where it was not recognised."""
+    coverage: Coverage
+    degraded: list[str]
+    fingerprint: str
+    timings: dict[str, float]
+    subject: tuple[float, float, float, float] | None = None
+    """What `auto_crop` found: x, y, width, height in fractions of the upright image; None: nothing stands out."""
+
+    @classmethod
+    def from_proto(cls, response: search_pb2.RecognizeResponse) -> Recognition:
+        """Converts the gateway's answer."""
+        box = response.subject
+        return cls(
+            query_id=response.query_id,
+            product=RankedProduct.from_proto(response.product) if response.HasField("product") else None,
+            confidence=response.confidence,
+            min_confidence=response.min_confidence,
+            calibrated=response.calibrated,
+            votes=[Vote(each.attribute, attributes.from_proto(each.value), each.confidence) for each in response.votes],
+            alternatives=[RankedProduct.from_proto(result) for result in response.alternatives],
+            coverage=Coverage.from_proto(response.coverage),
+            degraded=reasons_from_proto(response.degraded),
+            fingerprint=response.fingerprint,
+            timings=timings_from_proto(response.timings),
+            subject=(box.x, box.y, box.width, box.height) if response.HasField("subject") else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class StoredImage:
     """One image of a stored product."""
 

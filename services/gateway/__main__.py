@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
+import structlog
 
 from services.gateway.answer_metrics import AnswerObserver
 from services.gateway.answering import Answering
 from services.gateway.feedback.opening import open_feedback
 from services.gateway.feedback.recorder import FeedbackRecorder
+from services.gateway.calibrations import load_shelf
 from services.gateway.http.app import build_app
 from services.gateway.http.pictures.serving import Pictures
 from services.gateway.http.server import HttpServer
@@ -18,6 +22,11 @@ from services.gateway.settings import GatewaySettings
 from services.runtime.server import Lifecycle, StartError, run
 from vitrine.engine import SearchEngine
 from vitrine.v1 import search_pb2_grpc
+
+log = structlog.get_logger()
+
+# What `reload` takes; everything else is read at start only.
+_RELOADED = frozenset({"calibration_dir"})
 
 
 class Gateway:
@@ -47,11 +56,24 @@ class Gateway:
             policy=settings.shard_policy,
             observer=ShardMetrics(),
             answer_observer=AnswerObserver(self._feedback),
+            shelf=await asyncio.to_thread(load_shelf, settings.calibration_dir),
         )
         answering = Answering(self._engine, self._settings, self._feedback)
         search_pb2_grpc.add_VisualSearchServicer_to_server(VisualSearchServicer(answering, self._settings), server)
         if self._settings.http_port:
             self._serve_http(answering, lifecycle)
+
+    async def reload(self, settings: GatewaySettings) -> None:
+        """Reads the calibrations again; what else changed waits for a restart, and is logged."""
+        assert self._engine is not None
+        changed = {
+            name
+            for name in GatewaySettings.model_fields
+            if name not in _RELOADED and getattr(settings, name) != getattr(self._settings, name)
+        }
+        if changed:
+            log.warning("needs a restart to take effect", settings=sorted(changed))
+        self._engine.shelf = await asyncio.to_thread(load_shelf, settings.calibration_dir)
 
     async def stop(self) -> None:
         """Ends HTTP and closes the channels."""

@@ -31,8 +31,12 @@ class Answering:
 
     @measured("Recognize")
     async def recognize(self, request: search_pb2.RecognizeRequest, timeout: float) -> search_pb2.RecognizeResponse:
-        """Not in this version."""
-        raise UnimplementedError("Recognize is not in this version")
+        """Says which product an image shows, or none; raises as `SearchEngine.recognize`."""
+        response = await self._engine.recognize(request, timeout)
+        result = "product" if response.HasField("product") else "none"
+        metrics.RECOGNITIONS.labels(result, str(response.calibrated).lower()).inc()
+        metrics.RECOGNITION_CONFIDENCE.observe(response.confidence)
+        return response
 
     @measured("Recommend")
     async def recommend(self, request: search_pb2.RecommendRequest, timeout: float) -> search_pb2.RecommendResponse:

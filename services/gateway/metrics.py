@@ -35,6 +35,16 @@ FEEDBACK_DROPPED = Counter(
 )
 FEEDBACK_EXPIRED = Counter("vitrine_gateway_feedback_expired", "Answers deleted because their time was up.")
 FEEDBACK_QUERIES = Gauge("vitrine_gateway_feedback_queries", "Answers kept for feedback, counted every ten minutes.")
+RECOGNITIONS = Counter(
+    "vitrine_gateway_recognitions",
+    "Images looked at by Recognize, by result (product or none) and whether a calibration was there.",
+    ("result", "calibrated"),
+)
+RECOGNITION_CONFIDENCE = Histogram(
+    "vitrine_gateway_recognition_confidence",
+    "Confidence in the best candidate of Recognize.",
+    buckets=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+)
 HTTP_REQUESTS = Counter(
     "vitrine_http_requests", "HTTP requests answered, by route, method and status.", ("route", "method", "status")
 )

@@ -107,6 +107,12 @@ class GatewaySettings(PeerSettings):
         description="Answers and events waiting for the disk; answers beyond are not kept (and counted), feedback "
         "beyond is refused with retry advice.",
     )
+    calibration_dir: Path | None = Field(
+        None,
+        description="Folder of calibration files (`vitrine calibrate NAME --out DIR/NAME.calibration.json`), one for "
+        "each collection that Recognize is to be sure of. A bad file stops the start; SIGHUP reads the folder again. "
+        "Unset: Recognize guesses by a default curve, and says so.",
+    )
     ranking: dict[CollectionName, RankingSettings] = Field(
         {},
         description="How candidates are re-ranked, by collection or alias (the name that a request gives comes first).",

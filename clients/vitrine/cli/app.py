@@ -12,12 +12,14 @@ import typer
 from vitrine.cli import (
     alias,
     attributes,
+    calibrate,
     collections,
     compare,
     evaluate,
     export,
     feedback,
     ingest,
+    recognize,
     reshard,
     search,
     snapshot,
@@ -38,8 +40,10 @@ app = typer.Typer(
 app.command("ingest")(ingest.ingest_command)
 app.command("search")(search.search_command)
 app.command("similar")(search.similar_command)
+app.command("recognize")(recognize.recognize_command)
 app.command("status")(status.status_command)
 app.command("evaluate")(evaluate.evaluate_command)
+app.command("calibrate")(calibrate.calibrate_command)
 app.command("attributes")(attributes.attributes_command)
 app.add_typer(collections.app, name="collections")
 app.add_typer(alias.app, name="alias")

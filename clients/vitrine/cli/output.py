@@ -16,7 +16,7 @@ from vitrine.collections.progress import ProgressFileError
 from vitrine.errors import VitrineError
 from vitrine.evaluation import LeftBehindError
 from vitrine.ingest import FailedRowsError
-from vitrine.results import FacetCount, RankedProduct, SearchAnswer
+from vitrine.results import FacetCount, RankedProduct, Recognition, SearchAnswer
 
 _NOT_A_TERMINAL_WIDTH = 120
 _FIRST_ATTRIBUTES = ("title", "category", "brand", "price", "in_stock")
@@ -119,7 +119,7 @@ def show(value: Value | None) -> str:
             return str(value)
 
 
-def answer_line(answer: SearchAnswer) -> str:
+def answer_line(answer: SearchAnswer | Recognition) -> str:
     """Returns how complete an answer is and where its time went."""
     coverage = answer.coverage
     text = ("text",) if "index" not in answer.timings else ()
@@ -128,7 +128,7 @@ def answer_line(answer: SearchAnswer) -> str:
     return f"{coverage.shards_answered} of {coverage.shards_total} shards · {coverage.points} images · {stages}"
 
 
-def degraded_lines(answer: SearchAnswer) -> list[str]:
+def degraded_lines(answer: SearchAnswer | Recognition) -> list[str]:
     """Returns in plain words why an answer is incomplete; empty: it is complete."""
     return [f"incomplete: {_REASONS.get(reason, reason)}" for reason in answer.degraded]
 

@@ -85,7 +85,7 @@ def search_command(
 ) -> None:
     """Finds the products that look like photos, like stored products, or whose words match."""
     _check_sheet(sheet)
-    part = _parse_box(box)
+    part = parse_box(box)
     ranking = Ranking(
         in_stock_attribute="in_stock" if in_stock_first else None, diversity=diversity, caps=_parse_caps(cap or [])
     )
@@ -182,7 +182,12 @@ def _card(product: RankedProduct) -> Picture:
     return Picture(product.image_uri, title, " · ".join(note for note in notes if note), product.score)
 
 
-def _parse_box(text: str | None) -> Box | None:
+def parse_box(text: str | None) -> Box | None:
+    """Reads the option --box.
+
+    Raises:
+        typer.BadParameter: It is not four numbers.
+    """
     if text is None:
         return None
     try:

@@ -107,7 +107,7 @@ def check_search(request: search_pb2.SearchRequest, shards: int) -> CheckedSearc
     options = Options(
         collection=request.collection,
         k=k,
-        condition=_check_filter(request),
+        condition=check_filter(request),
         excluded=_check_excluded(request.exclude_product_ids, stored),
         ranking=RankingChange.from_proto(request.ranking, k),
         min_score=request.min_score if request.HasField("min_score") else None,
@@ -144,7 +144,7 @@ def check_recommend(request: search_pb2.RecommendRequest) -> Options:
     return Options(
         collection=request.collection,
         k=k,
-        condition=_check_filter(request),
+        condition=check_filter(request),
         excluded=_check_excluded(request.exclude_product_ids, examples),
         ranking=RankingChange.from_proto(request.ranking, k),
     )
@@ -154,6 +154,24 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raises InvalidArgumentError unless `low <= value <= high`."""
     if not low <= value <= high:  # also refuses NaN
         raise InvalidArgumentError(f"{name} is {value:g}, must be {low:g} to {high:g}", field=name)
+
+
+def check_filter(
+    request: search_pb2.SearchRequest | search_pb2.RecommendRequest | search_pb2.RecognizeRequest,
+) -> filter_pb2.Filter | None:
+    """Returns the filter of a request, however it was sent; None: there is none.
+
+    Raises:
+        InvalidArgumentError: It is sent twice, or is bad.
+    """
+    if request.HasField("filter") and request.filter_text:
+        raise InvalidArgumentError("filter and filter_text are both set; send one", field="filter_text")
+    if request.filter_text:
+        return parse(request.filter_text)
+    if request.HasField("filter"):
+        validate(request.filter)
+        return request.filter
+    return None
 
 
 def _check_k(k: int) -> int:
@@ -206,17 +224,6 @@ def _check_text(field: str, text: str) -> None:
         raise InvalidArgumentError(f"{field} has no word", field=field)
     if size > MAX_TEXT_BYTES:
         raise InvalidArgumentError(f"{field} has {size} bytes, at most {MAX_TEXT_BYTES}", field=field)
-
-
-def _check_filter(request: search_pb2.SearchRequest | search_pb2.RecommendRequest) -> filter_pb2.Filter | None:
-    if request.HasField("filter") and request.filter_text:
-        raise InvalidArgumentError("filter and filter_text are both set; send one", field="filter_text")
-    if request.filter_text:
-        return parse(request.filter_text)
-    if request.HasField("filter"):
-        validate(request.filter)
-        return request.filter
-    return None
 
 
 def _check_excluded(named: Sequence[str], of_query: Sequence[str]) -> tuple[str, ...]:

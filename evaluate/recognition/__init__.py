@@ -1,0 +1,1 @@
+"""Recognition, measured: half of a catalogue's products are withheld, and photos of both halves are shown."""
