@@ -20,7 +20,7 @@ _BINS = 5
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Photos of one kind, shown to one half."""
+    """Photos of one kind, and how sure the answers were."""
 
     known: NDArray[np.float64]
     """Confidence, [photos of products that are there]."""
@@ -30,9 +30,9 @@ class Answers:
     """Confidence, [photos of products that are not there]."""
 
     @classmethod
-    def of(cls, half: Half, kind: str) -> Answers:
-        """Sorts them out."""
-        some = [each for each in half.shown if each.kind == kind]
+    def of(cls, halves: Sequence[Half], kind: str) -> Answers:
+        """Sorts out what some halves answered: one threshold on their confidences is for all of them."""
+        some = [each for half in halves for each in half.shown if each.kind == kind]
         known: Sequence[Shown] = [each for each in some if each.known]
         return cls(
             np.array([each.confidence for each in known]),
@@ -73,32 +73,33 @@ def figures(halves: Sequence[Half], kinds: Sequence[str]) -> dict[str, Any]:
         "expected_accepted": _spread([half.calibration.expected.accepted for half in halves]),
     }
     for kind in kinds:
-        answers = [Answers.of(half, kind) for half in halves]
+        answers = [Answers.of([half], kind) for half in halves]
+        together = Answers.of(halves, kind)
         at_threshold = [each.at(half.calibration.min_confidence) for each, half in zip(answers, halves, strict=True)]
         report[kind] = {
-            "known": sum(len(each.known) for each in answers),
-            "unknown": sum(len(each.unknown) for each in answers),
+            "known": len(together.known),
+            "unknown": len(together.unknown),
             "best_is_right": _spread([float(each.right.mean()) for each in answers]),
-            "accepted_at_95_refused": _spread([each.accepted_at(TARGET_REFUSED) for each in answers]),
+            "accepted_at_95_refused": round(together.accepted_at(TARGET_REFUSED), 4),
+            "accepted_at_95_refused_each": _spread([each.accepted_at(TARGET_REFUSED) for each in answers]),
             "at_threshold": {
                 name: _spread([each[place] for each in at_threshold])
                 for place, name in enumerate(("refused", "accepted", "mistaken"))
             },
-            "reliability": _reliability(answers),
+            "reliability": _reliability(together),
         }
     return report
 
 
-def curves(halves: Sequence[Half], kind: str) -> NDArray[np.float64]:
-    """Returns the share accepted and right at each of `REFUSED`, [halves, points]."""
-    answers = [Answers.of(half, kind) for half in halves]
-    return np.array([[each.accepted_at(float(share)) for share in REFUSED] for each in answers])
+def curve(answers: Answers) -> list[float]:
+    """Returns the share accepted and right at each of `REFUSED`."""
+    return [answers.accepted_at(float(share)) for share in REFUSED]
 
 
-def _reliability(answers: Sequence[Answers]) -> list[dict[str, float]]:
+def _reliability(answers: Answers) -> list[dict[str, float]]:
     """Returns how often the best candidate was right, by how sure the answer was; known and unknown photos alike."""
-    confidence = np.concatenate([part for each in answers for part in (each.known, each.unknown)])
-    right = np.concatenate([part for each in answers for part in (each.right, np.zeros(len(each.unknown), bool))])
+    confidence = np.concatenate([answers.known, answers.unknown])
+    right = np.concatenate([answers.right, np.zeros(len(answers.unknown), bool)])
     bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
     return [
         {

@@ -7,6 +7,7 @@ import csv
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from services.local.stack import Stack
@@ -15,6 +16,7 @@ from vitrine.engine import SearchEngine
 from vitrine.errors import VitrineError
 from vitrine.evaluation import temporary_collection
 from vitrine.ingest import FailedRows, Summary, ingest
+from vitrine.ingest.retry import Backoff, retrying
 from vitrine.recognition.calibrating import calibrate
 from vitrine.recognition.calibration import Calibration
 from vitrine.recognition.shelf import Shelf
@@ -137,7 +139,7 @@ async def _ask(
             image = await asyncio.to_thread(photo.path.read_bytes)
             # From a confidence of 0 on, the best candidate is always returned; thresholds are applied afterwards.
             request = search_pb2.RecognizeRequest(collection=collection, image=image, min_confidence=0)
-            answer = await engine.recognize(request, _TIMEOUT)
+            answer = await retrying(partial(engine.recognize, request, _TIMEOUT), Backoff())
             shown[index] = Shown(
                 photo.kind, photo.product_id in kept, answer.product.product_id == photo.product_id, answer.confidence
             )

@@ -12,7 +12,7 @@ matplotlib.use("Agg")  # no display
 
 from matplotlib import pyplot
 
-from evaluate.recognition.figures import REFUSED, TARGET_ACCEPTED, TARGET_REFUSED, Answers, curves
+from evaluate.recognition.figures import REFUSED, TARGET_ACCEPTED, TARGET_REFUSED, Answers, curve
 from evaluate.recognition.halves import Half
 
 _COLOURS = ("#1f5fbf", "#d9822b", "#3a8f4d", "#444444")
@@ -22,11 +22,11 @@ def draw(halves: Sequence[Half], kinds: Sequence[str], report: dict[str, Any], p
     """Writes a picture file."""
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.5))
     for kind, colour in zip(kinds, _COLOURS, strict=False):
-        each = curves(halves, kind)
-        for half in each:
-            left.plot(REFUSED, half, color=colour, alpha=0.12, linewidth=0.8)
-        left.plot(REFUSED, each.mean(axis=0), color=colour, label=f"{kind} photos, mean of {len(halves)} halves")
-        points = [Answers.of(half, kind).at(half.calibration.min_confidence) for half in halves]
+        for half in halves:
+            left.plot(REFUSED, curve(Answers.of([half], kind)), color=colour, alpha=0.12, linewidth=0.8)
+        together = Answers.of(halves, kind)
+        left.plot(REFUSED, curve(together), color=colour, label=f"{kind} photos, {len(halves)} halves together")
+        points = [Answers.of([half], kind).at(half.calibration.min_confidence) for half in halves]
         left.plot(
             *([sum(point[place] for point in points) / len(points)] for place in (0, 1)),
             marker="o",

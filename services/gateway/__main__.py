@@ -9,9 +9,9 @@ import structlog
 
 from services.gateway.answer_metrics import AnswerObserver
 from services.gateway.answering import Answering
+from services.gateway.calibrations import load_shelf
 from services.gateway.feedback.opening import open_feedback
 from services.gateway.feedback.recorder import FeedbackRecorder
-from services.gateway.calibrations import load_shelf
 from services.gateway.http.app import build_app
 from services.gateway.http.pictures.serving import Pictures
 from services.gateway.http.server import HttpServer

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+from services.gateway import metrics
 from services.gateway.feedback.recorder import FeedbackRecorder
 from services.gateway.measuring import measured
 from services.gateway.settings import GatewaySettings
 from vitrine.engine import SearchEngine
-from vitrine.errors import DeadlineError, PreconditionError, UnimplementedError
+from vitrine.errors import DeadlineError, PreconditionError
 from vitrine.v1 import search_pb2
 
 

@@ -201,13 +201,12 @@ async def test_bad_requests_are_refused_before_anyone_is_asked(tmp_path):
                 await stub.Recommend(request)
             assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT, told
             assert from_rpc_error(caught.value).violations, told
-        for call in (
-            stub.Recognize(search_pb2.RecognizeRequest()),
-            stub.RecordFeedback(search_pb2.RecordFeedbackRequest()),
-        ):
-            with pytest.raises(grpc.RpcError) as caught:
-                await call
-            assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        with pytest.raises(grpc.RpcError, match="image is empty") as caught:
+            await stub.Recognize(search_pb2.RecognizeRequest(collection="shop"))
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        with pytest.raises(grpc.RpcError) as caught:
+            await stub.RecordFeedback(search_pb2.RecordFeedbackRequest())
+        assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_an_oversized_message_is_refused_with_limit_and_size(tmp_path):
@@ -267,3 +266,19 @@ def test_bad_settings_and_taken_ports_stop_the_start_with_one_clear_line():
         assert outcome.returncode == 2
         assert f"cannot listen on 127.0.0.1:{port}" in outcome.stderr
     assert "Traceback" not in outcome.stderr
+
+
+def test_a_bad_calibration_stops_the_start(tmp_path):
+    free = Ports.free(1)
+    ports = {
+        "VITRINE_GATEWAY_PORT": str(free.gateway),
+        "VITRINE_GATEWAY_METRICS_PORT": str(free.metrics[free.gateway]),
+        "VITRINE_GATEWAY_HTTP_PORT": "0",
+    }
+    (tmp_path / "shop.calibration.json").write_text('{"format": "vitrine-calibration/0"}')
+    for folder, told in ((tmp_path, "shop.calibration.json"), (tmp_path / "nowhere", "nowhere is not a folder")):
+        outcome = start_failing(**ports, VITRINE_GATEWAY_CALIBRATION_DIR=str(folder))
+        assert outcome.returncode == 2
+        assert "calibration_dir" in outcome.stderr
+        assert told in outcome.stderr
+        assert "Traceback" not in outcome.stderr

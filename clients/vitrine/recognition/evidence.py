@@ -37,7 +37,7 @@ class Evidence:
 
     @property
     def value(self) -> float:
-        """All of it as one number, -1..1.5; more is more."""
+        """All of it as one number, -1.5..1.5; more is more."""
         return (self.best + self.support + self.margin + self.isolation) / 4
 
 
