@@ -26,6 +26,7 @@ _SERVICES = {
 
 LABELS = {
     "action": "what a shopper can do, in `search.proto`",
+    "calibrated": "true, false",
     "call": "an RPC of `VisualSearch` that ranks products",
     "code": "the 17 gRPC status codes",
     "collection": "at most `max_collections` (64); gone when the collection is dropped",

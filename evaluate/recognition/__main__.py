@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--shards", type=int, default=2)
     parser.add_argument("--plot", type=Path, help="draw the curve into this picture file (needs matplotlib)")
     parser.add_argument("--kinds", default="", help="kinds of query photos, separated by commas; default: all")
+    parser.add_argument("--auto-crop", action="store_true", help="look at the main subject of each photo")
     arguments = parser.parse_args()
     products, queries = arguments.directory / "products.csv", arguments.directory / "queries.csv"
     for path in (products, queries):
@@ -38,7 +39,7 @@ def main() -> int:
     photos = read_queries(queries)
     kinds = [each for each in arguments.kinds.split(",") if each] or list(dict.fromkeys(each.kind for each in photos))
     photos = [photo for photo in photos if photo.kind in kinds]
-    halves = asyncio.run(_halves(products, photos, arguments.halves, arguments.shards))
+    halves = asyncio.run(_halves(products, photos, arguments.halves, arguments.shards, auto_crop=arguments.auto_crop))
     report = figures(halves, kinds)
     if arguments.plot is not None:
         from evaluate.recognition.plot import draw  # only who draws needs the library
@@ -49,7 +50,9 @@ def main() -> int:
     return 0
 
 
-async def _halves(products: Path, photos: Sequence[QueryPhoto], count: int, shards: int) -> list[Half]:
+async def _halves(
+    products: Path, photos: Sequence[QueryPhoto], count: int, shards: int, *, auto_crop: bool
+) -> list[Half]:
     with tempfile.TemporaryDirectory(prefix="vitrine-recognition-") as data:
         stack = Stack(Path(data), shards=shards, ports=Ports.free(shards))
         halves = []
@@ -64,7 +67,7 @@ async def _halves(products: Path, photos: Sequence[QueryPhoto], count: int, shar
                     if sys.stderr.isatty():
                         print(f"\rhalf {seed + 1} of {count}: {answered} of {len(photos)}", end="", file=sys.stderr)  # noqa: B023 - called in this round
 
-                halves.append(await show(stack, products, photos, seed, Path(data), told))
+                halves.append(await show(stack, products, photos, seed, Path(data), told, auto_crop=auto_crop))
                 print(f"\rhalf {seed + 1} of {count}: {answered} photos shown", file=sys.stderr)
         return halves
 

@@ -88,7 +88,14 @@ def write_half(products: Path, seed: int, path: Path) -> set[str]:
 
 
 async def show(
-    stack: Stack, products: Path, photos: Sequence[QueryPhoto], seed: int, scratch: Path, told: Callable[[], None]
+    stack: Stack,
+    products: Path,
+    photos: Sequence[QueryPhoto],
+    seed: int,
+    scratch: Path,
+    told: Callable[[], None],
+    *,
+    auto_crop: bool = False,
 ) -> Half:
     """Runs one half through the services of a stack.
 
@@ -99,6 +106,7 @@ async def show(
         seed: Which half is kept.
         scratch: Folder for files.
         told: Hears of each photo that was answered.
+        auto_crop: Look at the main subject of each photo.
 
     Raises:
         VitrineError: Something was not answered.
@@ -123,13 +131,19 @@ async def show(
                     raise RuntimeError(f"{failures.count} images of {products} could not be ingested")
             calibration = (await calibrate(engine.shards, collection, observer=Quiet())).calibration
             engine.shelf = Shelf([calibration])
-            return Half(seed, calibration, await _ask(engine, collection, photos, kept, told))
+            return Half(seed, calibration, await _ask(engine, collection, photos, kept, told, auto_crop=auto_crop))
     finally:
         await engine.close()
 
 
 async def _ask(
-    engine: SearchEngine, collection: str, photos: Sequence[QueryPhoto], kept: set[str], told: Callable[[], None]
+    engine: SearchEngine,
+    collection: str,
+    photos: Sequence[QueryPhoto],
+    kept: set[str],
+    told: Callable[[], None],
+    *,
+    auto_crop: bool,
 ) -> list[Shown]:
     shown: list[Shown | None] = [None] * len(photos)
     work = iter(enumerate(photos))
@@ -138,7 +152,9 @@ async def _ask(
         for index, photo in work:
             image = await asyncio.to_thread(photo.path.read_bytes)
             # From a confidence of 0 on, the best candidate is always returned; thresholds are applied afterwards.
-            request = search_pb2.RecognizeRequest(collection=collection, image=image, min_confidence=0)
+            request = search_pb2.RecognizeRequest(
+                collection=collection, image=image, min_confidence=0, auto_crop=auto_crop
+            )
             answer = await retrying(partial(engine.recognize, request, _TIMEOUT), Backoff())
             shown[index] = Shown(
                 photo.kind, photo.product_id in kept, answer.product.product_id == photo.product_id, answer.confidence
