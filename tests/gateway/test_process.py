@@ -204,9 +204,6 @@ async def test_bad_requests_are_refused_before_anyone_is_asked(tmp_path):
         with pytest.raises(grpc.RpcError, match="image is empty") as caught:
             await stub.Recognize(search_pb2.RecognizeRequest(collection="shop"))
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-        with pytest.raises(grpc.RpcError) as caught:
-            await stub.RecordFeedback(search_pb2.RecordFeedbackRequest())
-        assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_an_oversized_message_is_refused_with_limit_and_size(tmp_path):
