@@ -132,7 +132,7 @@ async def crash(running, armed, rng, fuse):
     process = running.supervisor.processes["shard"].process
     if armed:
         try:
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(0.8):
                 await process.wait()
         except TimeoutError:
             armed = None
