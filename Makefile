@@ -15,7 +15,7 @@ ifdef GPU
 export VITRINE_EMBEDDER_PROVIDER ?= cuda
 endif
 
-.PHONY: help run demo test test-slow test-milvus lint format protos protos-publish model bench eval clean
+.PHONY: help run demo test test-slow test-milvus lint audit format protos protos-publish model bench eval clean
 .DELETE_ON_ERROR:
 
 help: ## Says what each target does
@@ -42,6 +42,9 @@ lint: $(VENV)/.dev ## Checks format, style, types and contracts
 	$(BIN)/mypy $(CODE)
 	$(BIN)/python protos/generate.py --check
 
+audit: .venv-audit/.audit ## Asks which pinned packages are known to be vulnerable (needs the internet)
+	.venv-audit/bin/pip-audit --strict --disable-pip --require-hashes $(foreach list,$(wildcard requirements/*.txt),-r $(list))
+
 format: $(VENV)/.dev ## Formats the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -63,7 +66,7 @@ eval: $(VENV)/.run $(MODEL) ## Search quality on the sample catalogue (CATALOGUE
 	$(BIN)/python -m evaluate $(CATALOGUE)
 
 clean: ## Removes everything that was built or stored
-	rm -rf .venv .venv-gpu .vitrine models/build clients/vitrine/v1 clients/*.egg-info
+	rm -rf .venv .venv-gpu .venv-audit .vitrine models/build clients/vitrine/v1 clients/*.egg-info
 
 # Build tools come first: hnswlib is compiled without build isolation, so that they too are pinned.
 $(VENV)/.build: requirements/build.txt
@@ -95,6 +98,12 @@ $(VENV)/.bench: requirements/bench.txt $(VENV)/.dev
 $(VENV)/.milvus: requirements/milvus.txt requirements/milvus-server.txt $(VENV)/.dev
 	@echo "setting up $(VENV): Milvus, for the indexer's other engine and its tests"
 	@$(PIP) -r requirements/milvus.txt -r requirements/milvus-server.txt
+	@touch $@
+
+.venv-audit/.audit: requirements/audit.txt
+	@echo "setting up .venv-audit: pip-audit"
+	@$(PYTHON) -m venv .venv-audit
+	@.venv-audit/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/audit.txt
 	@touch $@
 
 $(STUBS): $(wildcard protos/vitrine/v1/*.proto) protos/generate.py $(VENV)/.packages

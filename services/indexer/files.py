@@ -70,10 +70,10 @@ def read_checked(path: Path, *, known_format: int) -> dict[str, Any]:
     """
     try:
         body: dict[str, Any] = json.loads(path.read_bytes())
-        digest = body.pop("sha256")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        healthy = body.pop("sha256") == _digest(body)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise DamagedFileError(f"it cannot be read: {error}") from None
-    if digest != _digest(body):
+    if not healthy:
         raise DamagedFileError("its checksum is wrong")
     if body.get("format") != known_format:
         raise DamagedFileError(f"its format is {body.get('format')}, this program knows {known_format}")

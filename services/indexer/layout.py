@@ -197,7 +197,7 @@ def _check_format(path: Path) -> None:
         return
     try:
         version = json.loads(file.read_bytes())["format"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise StartError(f"{file} is damaged") from None
     if version != FORMAT:
         raise StartError(f"data_dir {path} has format {version}, this program knows {FORMAT}")

@@ -132,3 +132,7 @@ async def test_bodies_over_the_limit_and_nonsense(ask):
     assert status == 413
     status, _ = ask("/v1/search", b"\xff" * 64, headers=JSON, name="reader")
     assert status == 400
+    for deep in ("[" * 100_000, '{"x":' * 100_000, "[" * 900 + "]" * 900):
+        assert ask("/v1/search", deep.encode(), headers=JSON, name="reader")[0] == 400
+        for field in ("box", "request"):
+            assert ask("/v1/search", form(**{field: deep}), headers=FORM, name="reader")[0] == 400
