@@ -39,7 +39,7 @@ from vitrine.v1 import embedder_pb2, embedder_pb2_grpc
 
 COLLECTION = "bench"
 COPIES = 4
-ROUNDS = 7
+ROUNDS = 5
 WARM_UP = 30
 MANY = 16
 # Searches in a round: by one caller each way, by many each way.
