@@ -100,11 +100,12 @@ async def vector_of(stack, image):
 
 
 def files(folder):
-    """Every file, by what is in it; logs are looked at by themselves, SQLite's shared memory holds no data."""
+    """Every file, by what is in it. Logs and the record of answers are looked at by themselves."""
     return {
         path: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".log" and not path.name.endswith("-shm")
+        if path.is_file() and path.suffix != ".log" and not path.name.endswith("-shm")  # no data, in SQLite's own words
+        if not path.name.startswith("feedback.sqlite")
     }
 
 

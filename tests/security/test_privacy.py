@@ -6,7 +6,9 @@ Every file that the stack could have written after the searches of `searched.py`
 import asyncio
 import base64
 import hashlib
+import sqlite3
 import urllib.request
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -24,6 +26,21 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 async def test_no_file_changes_or_appears(searched):
     await asyncio.sleep(1.5)  # what would be written a moment later
     assert files(searched.folder) == searched.before
+
+
+async def test_the_record_of_answers_holds_what_was_shown_and_nothing_of_the_photo(searched):
+    def read():
+        with closing(sqlite3.connect(searched.stack.data / "gateway" / "feedback.sqlite")) as database:
+            columns = [row[1] for row in database.execute("PRAGMA table_info(queries)")]
+            return columns, database.execute("SELECT * FROM queries").fetchall()
+
+    columns, rows = await asyncio.to_thread(read)
+    assert columns == ["query_id", "collection", "kind", "time_ms", "product_ids", "user_hash"]
+    assert len(rows) >= len(searched.photos)
+    for row in rows:
+        _, collection, kind, _, products, user = row
+        assert (collection, kind, user) == ("shop", "image", "")
+        assert searched.found_in(products.encode()) == []
 
 
 async def test_the_kernel_counts_no_photo_written_to_any_file(searched):
