@@ -114,6 +114,10 @@ def _panel(panel: Panel, number: int, place: Place) -> Any:
             .mode(models.ThresholdsMode.ABSOLUTE)
             .steps([models.Threshold(value=step.start, color=step.colour) for step in panel.steps])
         )
+    for name, colour in panel.colours:
+        built = built.override_by_name(
+            name, [models.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": colour})]
+        )
     for letter, query in zip("ABCDEFGH", panel.queries, strict=False):
         target = prometheus.Dataquery().ref_id(letter).expr(query.expr).legend_format(query.legend or "__auto")
         # The traces behind a histogram's slow calls, where services trace.

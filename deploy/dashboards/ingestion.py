@@ -131,7 +131,8 @@ INGESTION = Dashboard(
                     "ops",
                     (
                         Query(
-                            or_zero(rate("vitrine_embedder_dropped_total", "reason", 'priority="bulk"')), "{{reason}}"
+                            or_zero(rate("vitrine_embedder_dropped_total", "reason", 'priority="bulk"'), "reason"),
+                            "{{reason}}",
                         ),
                     ),
                     width=6,

@@ -41,6 +41,8 @@ class Panel:
     width: int = 8
     height: int = 8
     steps: tuple[Step, ...] = ()
+    colours: tuple[tuple[str, str], ...] = ()
+    """Of series, by their whole legend; the others get what comes."""
     stacked: bool = False
     most: float | None = None
     """Upper end of the scale."""

@@ -103,11 +103,15 @@ _HURTING = Row(
             steps=(Step(None, BAD), Step(4 * _DAYS, WARN), Step(14 * _DAYS, GOOD)),
         ),
         Panel(
-            "Bottleneck: fullest now",
-            "What is nearest to full, and where. It limits how much more can be served; at 100 % something waits or is "
-            "refused.",
+            "Bottleneck: busiest now",
+            "What of all that searches and writes pass through is nearest to full, and where. It limits how much more "
+            "can be served; at 100 % something waits or is refused.",
             "percentunit",
-            (Query(f"topk(1, {SATURATION})", "{{resource}}, {{instance}}"),),
+            (
+                Query(
+                    f'topk(1, {SATURATION}{{resource!~"disk|memory|file descriptors"}})', "{{resource}}, {{instance}}"
+                ),
+            ),
             "stat",
             width=3,
             height=4,
@@ -131,6 +135,7 @@ _ANSWERS = Row(
                 Query(or_zero(_CALLERS_FAULT), "caller's mistake"),
             ),
             stacked=True,
+            colours=(("in full", "green"), ("in part", "orange"), ("failed", "red"), ("caller's mistake", "blue")),
         ),
         Panel(
             "Time of a search",
@@ -175,7 +180,7 @@ _GOOD = Row(
             "Degraded, by reason",
             "Answers a second that are less than they could be, and why.",
             "reqps",
-            (Query(or_zero(rate("vitrine_gateway_degraded_total", "reason")), "{{reason}}"),),
+            (Query(or_zero(rate("vitrine_gateway_degraded_total", "reason"), "reason"), "{{reason}}"),),
             width=6,
         ),
         Panel(
@@ -222,19 +227,18 @@ _FULL = Row(
         ),
         Panel(
             "Disk: free, and in four days",
-            "Free bytes of each shard's disk, and what the last six hours' pace leaves in four days. Below 0: full "
-            "before then.",
+            "Free bytes of each shard's disk, and what the last six hours' pace leaves in four days. 0: full before "
+            "then.",
             "bytes",
             (
                 Query("vitrine_indexer_disk_free_bytes", "{{instance}} free"),
                 Query(
-                    "predict_linear(vitrine_indexer_disk_free_bytes[6h], 4 * 86400)",
+                    "clamp_min(predict_linear(vitrine_indexer_disk_free_bytes[6h], 4 * 86400), 0)",
                     "{{instance}} in four days",
                 ),
             ),
             width=6,
             height=9,
-            least=None,
         ),
     ),
 )
@@ -265,11 +269,15 @@ _INSIDE = Row(
         ),
         Panel(
             "Who serves",
-            "1: up, and says it can do its work. 0: it cannot, or Prometheus cannot reach it.",
+            "Processes of each kind that are up and say they can do their work. Of index shards every one is needed.",
             "short",
-            (Query('vitrine_serving or up{job=~"vitrine-.+"}', "{{job}} {{instance}}"),),
+            (
+                Query(
+                    'sum by (job) (vitrine_serving) or 0 * count by (job) (up{job=~"vitrine-.+"})',
+                    "{{job}}",
+                ),
+            ),
             width=6,
-            most=1.0,
         ),
     ),
 )

@@ -30,6 +30,8 @@ def rate(counter: str, by: str = "", where: str = "") -> str:
     return f"{summed} (rate({counter}{{{where}}}{RATE}))"
 
 
-def or_zero(expr: str) -> str:
-    """Returns the same, and 0 for what has not been counted yet."""
-    return f"{expr} or vector(0)"
+def or_zero(expr: str, by: str = "") -> str:
+    """Returns the same, and 0 for what has not been counted yet, under the name `none` where there are several."""
+    if not by:
+        return f"{expr} or vector(0)"
+    return f'{expr} or label_replace(vector(0), "{by}", "none", "", "")'

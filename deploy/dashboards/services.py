@@ -30,7 +30,8 @@ def _calls(job: str, package: str) -> Row:
                 (
                     Query(
                         or_zero(
-                            rate("grpc_server_handled_total", "grpc_method, grpc_code", f'{where},grpc_code!="OK"')
+                            rate("grpc_server_handled_total", "grpc_method, grpc_code", f'{where},grpc_code!="OK"'),
+                            "grpc_method",
                         ),
                         "{{grpc_method}} {{grpc_code}}",
                     ),
@@ -59,7 +60,7 @@ def _calls(job: str, package: str) -> Row:
                     Query(f'vitrine_rpcs_in_flight_limit{{job="{job}",{_ME}}}', "{{instance}} at most"),
                     Query(or_zero(rate("vitrine_rpcs_shed_total", where=f'job="{job}",{_ME}')), "refused a second"),
                     Query(
-                        or_zero(rate("vitrine_auth_refusals_total", "reason", f'job="{job}",{_ME}')),
+                        or_zero(rate("vitrine_auth_refusals_total", "reason", f'job="{job}",{_ME}'), "reason"),
                         "not let in a second: {{reason}}",
                     ),
                 ),
@@ -147,9 +148,14 @@ def _process(job: str) -> Row:
                 "given to the collector: by result.",
                 "ops",
                 (
-                    Query(or_zero(rate("vitrine_settings_reloads_total", "result", me)), "settings {{result}}"),
-                    Query(or_zero(rate("vitrine_secret_reloads_total", "secret, result", me)), "{{secret}} {{result}}"),
-                    Query(or_zero(rate("vitrine_spans_total", "result", me)), "spans {{result}}"),
+                    Query(
+                        or_zero(rate("vitrine_settings_reloads_total", "result", me), "result"), "settings {{result}}"
+                    ),
+                    Query(
+                        or_zero(rate("vitrine_secret_reloads_total", "secret, result", me), "secret"),
+                        "{{secret}} {{result}}",
+                    ),
+                    Query(or_zero(rate("vitrine_spans_total", "result", me), "result"), "spans {{result}}"),
                 ),
                 width=6,
             ),
@@ -196,7 +202,7 @@ GATEWAY = Dashboard(
                     "Degraded, by reason",
                     "Answers a second that are less than they could be.",
                     "reqps",
-                    (Query(or_zero(rate("vitrine_gateway_degraded_total", "reason", _ME)), "{{reason}}"),),
+                    (Query(or_zero(rate("vitrine_gateway_degraded_total", "reason", _ME), "reason"), "{{reason}}"),),
                 ),
                 Panel(
                     "Ranking stages left out",
@@ -204,7 +210,7 @@ GATEWAY = Dashboard(
                     "ops",
                     (
                         Query(
-                            or_zero(rate("vitrine_gateway_stages_skipped_total", "stage, reason", _ME)),
+                            or_zero(rate("vitrine_gateway_stages_skipped_total", "stage, reason", _ME), "stage"),
                             "{{stage}} {{reason}}",
                         ),
                     ),
@@ -232,11 +238,44 @@ GATEWAY = Dashboard(
                     "Calls to a shard made a second time, and changes of its breaker, by new state.",
                     "ops",
                     (
-                        Query(or_zero(rate("vitrine_gateway_shard_retries_total", "shard", _ME)), "retry {{shard}}"),
                         Query(
-                            or_zero(rate("vitrine_gateway_breaker_transitions_total", "shard, state", _ME)),
+                            or_zero(rate("vitrine_gateway_shard_retries_total", "shard", _ME), "shard"),
+                            "retry {{shard}}",
+                        ),
+                        Query(
+                            or_zero(rate("vitrine_gateway_breaker_transitions_total", "shard, state", _ME), "shard"),
                             "{{shard}} {{state}}",
                         ),
+                    ),
+                ),
+            ),
+        ),
+        Row(
+            "Feedback",
+            (
+                Panel(
+                    "Feedback by action",
+                    "What shoppers did with results: views, clicks, purchases, rejections. Kept only where data_dir is "
+                    "set.",
+                    "ops",
+                    (Query(or_zero(rate("vitrine_gateway_feedback_total", "action", _ME), "action"), "{{action}}"),),
+                ),
+                Panel(
+                    "Answers kept for feedback",
+                    "Counted every ten minutes; they expire by themselves.",
+                    "short",
+                    (Query(f"sum(vitrine_gateway_feedback_queries{{{_ME}}})", "kept"),),
+                ),
+                Panel(
+                    "Not kept, expired",
+                    "Answers and feedback that could not be kept, by reason, and answers whose time was up.",
+                    "ops",
+                    (
+                        Query(
+                            or_zero(rate("vitrine_gateway_feedback_dropped_total", "reason", _ME), "reason"),
+                            "{{reason}}",
+                        ),
+                        Query(rate("vitrine_gateway_feedback_expired_total", where=_ME), "expired"),
                     ),
                 ),
             ),
@@ -329,7 +368,7 @@ EMBEDDER = Dashboard(
                     "ops",
                     (
                         Query(
-                            or_zero(rate("vitrine_embedder_dropped_total", "priority, reason", _ME)),
+                            or_zero(rate("vitrine_embedder_dropped_total", "priority, reason", _ME), "priority"),
                             "{{priority}} {{reason}}",
                         ),
                     ),
@@ -382,7 +421,10 @@ EMBEDDER = Dashboard(
                     "short",
                     (
                         Query(f"vitrine_embedder_model_healthy{{{_ME}}}", "{{instance}} {{model}}"),
-                        Query(or_zero(rate("vitrine_embedder_canaries_total", "result", _ME)), "canaries {{result}}"),
+                        Query(
+                            or_zero(rate("vitrine_embedder_canaries_total", "result", _ME), "result"),
+                            "canaries {{result}}",
+                        ),
                     ),
                     width=6,
                 ),
@@ -479,7 +521,7 @@ EMBEDDER = Dashboard(
                             _NO_REDIS,
                         ),
                         Query(
-                            or_zero(rate("vitrine_embedder_cache_invalid_total", "origin, reason", _ME)),
+                            or_zero(rate("vitrine_embedder_cache_invalid_total", "origin, reason", _ME), "origin"),
                             "{{origin}} {{reason}}",
                         ),
                     ),
@@ -565,7 +607,8 @@ INDEXER = Dashboard(
                         ),
                         Query(rate("vitrine_indexer_text_failures_total", where=_ME), "failures a second"),
                         Query(
-                            or_zero(rate("vitrine_indexer_text_rebuilds_total", "reason", _ME)), "rebuilt: {{reason}}"
+                            or_zero(rate("vitrine_indexer_text_rebuilds_total", "reason", _ME), "reason"),
+                            "rebuilt: {{reason}}",
                         ),
                     ),
                     width=12,
