@@ -55,15 +55,20 @@ async def observe(seconds: float, folder: Path) -> tuple[Answers, float, float]:
             await stack.supervisor.restart("indexer-1")
             await asyncio.sleep(max(started + seconds - time.time(), 0))
             ended = time.time()
-            answers = {}
-            for panel in OVERVIEW.panels():
-                for query in panel.queries:
-                    expr = query.expr.replace("$__rate_interval", _RATE_INTERVAL)
-                    if panel.kind == "timeseries":
-                        answers[query] = await prometheus.query_range(expr, started, ended, _STEP_SECONDS)
-                    else:
-                        answers[query] = await prometheus.query(expr)
-    return answers, started, ended
+            return await ask(prometheus, started, ended), started, ended
+
+
+async def ask(prometheus: Prometheus, started: float, ended: float) -> Answers:
+    """Asks all that the overview asks."""
+    answers = {}
+    for panel in OVERVIEW.panels():
+        for query in panel.queries:
+            expr = query.expr.replace("$__rate_interval", _RATE_INTERVAL)
+            if panel.kind == "timeseries":
+                answers[query] = await prometheus.query_range(expr, started, ended, _STEP_SECONDS)
+            else:
+                answers[query] = await prometheus.query(expr)
+    return answers
 
 
 def draw(board: Dashboard, answers: Answers, started: float, ended: float) -> Figure:
@@ -114,7 +119,7 @@ def _frame(figure: Figure, box: tuple[float, float, float, float], place: Place,
         0.05 * 8 / (place.width * 2.2),
         1 - 0.42 / place.height,
         panel.title,
-        size=9,
+        size=8 if panel.kind == "stat" else 9,
         weight="bold",
         color=_INK,
         va="center",
@@ -202,7 +207,7 @@ def _lines(axes: Axes, panel: Panel, answers: Answers, started: float, ended: fl
             loc="upper left",
             bbox_to_anchor=(-0.9 / (panel.width - 1.5), -0.13),
             ncols=_columns(named, panel.width),
-            fontsize=7.4,
+            fontsize=7.2,
             frameon=False,
             handlelength=0.7,
             handletextpad=0.4,
@@ -216,7 +221,7 @@ def _lines(axes: Axes, panel: Panel, answers: Answers, started: float, ended: fl
 
 def _columns(named: Sequence[tuple[str, object]], width: int) -> int:
     longest = max(len(name) for name, _ in named[:_LEGEND_ENTRIES])
-    return max(1, min(len(named), int(width * 9.5 / (longest + 5))))
+    return max(1, min(len(named), int(width * 11 / (longest + 5))))
 
 
 def _name(query: Query, series: Series) -> str:

@@ -2,8 +2,11 @@
 
 import asyncio
 import shutil
+import time
 
 from deploy.dashboards.files import DASHBOARDS
+from deploy.dashboards.overview import OVERVIEW
+from deploy.render_overview import ask, draw
 from deploy.rules.files import GROUPS, alerts
 from deploy.rules.model import Recording
 from deploy.watching.load import Load
@@ -73,6 +76,11 @@ async def test_every_panel_alert_and_rule_has_data_under_load(make_stack, tmp_pa
             assert with_data == [], "listed as empty, but it has data"
             await check_rules(prometheus)
             assert await exposes_only_known_jobs(prometheus)
+            now = time.time()
+            answers = await ask(prometheus, now - 30, now)
+        picture = tmp_path / "overview.png"
+        await asyncio.to_thread(draw(OVERVIEW, answers, now - 30, now).savefig, picture)
+        assert picture.stat().st_size > 50_000
 
 
 async def check_rules(prometheus):
