@@ -18,10 +18,10 @@ def quantiles(histogram: str, by: str = "", where: str = "", legend: str = "") -
     )
 
 
-def quantile(share: float, histogram: str, by: str = "", where: str = "") -> str:
+def quantile(share: float, histogram: str, by: str = "", where: str = "", window: str = RATE) -> str:
     """Returns what a share of the events stays below."""
     labels = f"le, {by}" if by else "le"
-    return f"histogram_quantile({share:g}, sum by ({labels}) (rate({histogram}_bucket{{{where}}}{RATE})))"
+    return f"histogram_quantile({share:g}, sum by ({labels}) (rate({histogram}_bucket{{{where}}}{window})))"
 
 
 def rate(counter: str, by: str = "", where: str = "") -> str:
