@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
-from pydantic import ValidationError
 
 from services.indexer import metrics
 from services.indexer.builder import BuildAnswer, BuildJob
+from services.indexer.companion import Companion, CompanionError
 
 _FIRST_RETRY_SECONDS = 1.0
 _LAST_RETRY_SECONDS = 60.0
-_LINE_BYTES = 2**20
 
 log = structlog.get_logger()
 
@@ -57,7 +54,7 @@ class BuildService:
         self._wake = asyncio.Event()
         self._held: dict[str, dict[str, float]] = {}  # by collection and unit: not before this time of the loop
         self._attempts: dict[tuple[str, str], int] = {}
-        self._process: asyncio.subprocess.Process | None = None
+        self._builder = Companion("services.indexer.builder", "builder process")
         self._worker: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -84,7 +81,7 @@ class BuildService:
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
-        await self._end_process()
+        await self._builder.end()
 
     async def _work(self) -> None:
         while True:
@@ -152,54 +149,12 @@ class BuildService:
         )
 
     async def _ask(self, job: BuildJob) -> BuildAnswer:
-        process = await self._running()
-        assert process.stdin is not None
         try:
-            process.stdin.write(job.model_dump_json().encode() + b"\n")
-            await process.stdin.drain()
-            while True:
-                answer = await self._read_answer(process)
-                if answer.progress is None:
-                    break
+            await self._builder.say(job)
+            while (answer := await self._builder.hear(BuildAnswer)).progress is not None:
                 metrics.BUILT_POINTS.set(answer.progress)
-        except (OSError, asyncio.LimitOverrunError) as error:
-            await self._end_process()
-            raise BuildError(f"lost the builder process: {error}") from None
+        except CompanionError as error:
+            raise BuildError(str(error)) from None
         if answer.error is not None:
             raise BuildError(answer.error)
         return answer
-
-    async def _read_answer(self, process: asyncio.subprocess.Process) -> BuildAnswer:
-        assert process.stdout is not None
-        line = await process.stdout.readline()
-        if not line:
-            status = await process.wait()
-            self._process = None
-            raise BuildError(f"the builder process {process.pid} ended with status {status}")
-        try:
-            return BuildAnswer.model_validate_json(line)
-        except ValidationError as error:
-            await self._end_process()
-            raise BuildError(f"the builder process answered nonsense: {error}") from None
-
-    async def _running(self) -> asyncio.subprocess.Process:
-        if self._process is None or self._process.returncode is not None:
-            # A fresh interpreter: nothing of gRPC, of threads or of open databases is inherited.
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "services.indexer.builder",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                limit=_LINE_BYTES,
-                start_new_session=True,  # Ctrl-C is the server's to handle
-            )
-            log.info("builder started", pid=self._process.pid)
-        return self._process
-
-    async def _end_process(self) -> None:
-        process, self._process = self._process, None
-        if process is not None and process.returncode is None:
-            process.kill()  # it holds nothing but a scratch folder
-            await process.wait()

@@ -95,7 +95,7 @@ async def test_a_builder_that_dies_is_noticed_and_the_build_is_done_again(shard)
         assert (await running.search(vectors[7], k=1))[0][0] == "p7"
         log = running.log()
         assert f"the builder process {builder.pid} ended with status -9" in log
-        assert log.count('"event": "builder started"') == 2
+        assert log.count('"event": "builder process started"') == 2
         assert list((running.data / "scratch").iterdir()) == []
 
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections import deque
 from contextlib import suppress
 
 import structlog
-from pydantic import ValidationError
 
 from services.indexer import metrics
+from services.indexer.companion import Companion, CompanionError
 from services.indexer.text.index import TextIndex
 from services.indexer.text.lexicon import LexiconReader
 from services.indexer.text.process import TextAnswer, TextJob
 
 _FIRST_RETRY_SECONDS = 0.5
 _LAST_RETRY_SECONDS = 30.0
-_LINE_BYTES = 2**20
 _SETTLE_STEP_SECONDS = 0.01
 _CLOSE_SECONDS = 1.0
 
@@ -38,7 +35,7 @@ class TextFeeder:
         self._closing = False
         self._held: dict[TextIndex, tuple[int, float]] = {}  # attempts, and not before this time of the loop
         self._wake = asyncio.Event()
-        self._process: asyncio.subprocess.Process | None = None
+        self._feeder = Companion("services.indexer.text.process", "text process")
         self._worker: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -92,13 +89,13 @@ class TextFeeder:
         """Stops, once the files are closed; what is not done is done after the next start."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
-                while self._process is not None and (self._leftovers or self._closing):
+                while self._feeder.started and (self._leftovers or self._closing):
                     self.wake()
                     await asyncio.sleep(_SETTLE_STEP_SECONDS)
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
-        await self._end_process()
+        await self._feeder.end()
 
     async def _work(self) -> None:
         while True:
@@ -161,47 +158,11 @@ class TextFeeder:
         )
 
     async def _ask(self, job: TextJob) -> TextAnswer:
-        process = await self._running()
-        assert process.stdin is not None
-        assert process.stdout is not None
         try:
-            process.stdin.write(job.model_dump_json().encode() + b"\n")
-            await process.stdin.drain()
-            line = await process.stdout.readline()
-        except (OSError, ValueError) as error:
-            await self._end_process()
-            raise FeedingError(f"lost the text process: {error}") from None
-        if not line:
-            status = await process.wait()
-            self._process = None
-            raise FeedingError(f"the text process {process.pid} ended with status {status}")
-        try:
-            answer = TextAnswer.model_validate_json(line)
-        except ValidationError as error:
-            await self._end_process()
-            raise FeedingError(f"the text process answered nonsense: {error}") from None
+            await self._feeder.say(job)
+            answer = await self._feeder.hear(TextAnswer)
+        except CompanionError as error:
+            raise FeedingError(str(error)) from None
         if answer.error is not None and not answer.damaged:
             raise FeedingError(answer.error)
         return answer
-
-    async def _running(self) -> asyncio.subprocess.Process:
-        if self._process is None or self._process.returncode is not None:
-            # A fresh interpreter: nothing of gRPC, of threads or of open databases is inherited.
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "services.indexer.text.process",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                limit=_LINE_BYTES,
-                start_new_session=True,  # Ctrl-C is the server's to handle
-            )
-            log.info("text process started", pid=self._process.pid)
-        return self._process
-
-    async def _end_process(self) -> None:
-        process, self._process = self._process, None
-        if process is not None and process.returncode is None:
-            process.kill()  # an unfinished job leaves the lexicon as it was
-            await process.wait()
