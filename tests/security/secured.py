@@ -31,6 +31,7 @@ CALLERS = (
     token_entry("reader", ["read"])
     + token_entry("writer", ["write"])
     + token_entry("admin", ["admin"])
+    + token_entry("job", ["read", "write"])
     + token_entry("elsewhere", ["read", "write", "admin"], 'collections = ["elsewhere"]')
     + token_entry("old", ["read", "write", "admin"], "expires = 2020-01-01T00:00:00Z")
 )

@@ -147,6 +147,26 @@ async def test_from_python_and_from_the_command_line(shop):
     assert (status, "needs the scope admin; gateway has read" in " ".join(err.split())) == (2, True), err
 
 
+async def test_a_catalogue_job_without_the_right_is_told_so_and_does_not_try_for_ever(shop):
+    for name, told in (("reader", "needs the scope write"), ("writer", "needs the scope read"), ("old", "expired at")):
+        (token_file := shop.stack.data / name).write_text(token(name) + "\n")
+        products = shop.stack.data.parent / "shop" / "products.csv"
+        status, _, err = await shop.vitrine(
+            *("--token-file", token_file, "ingest", products, "--collection", COLLECTION, "--again"), name="stranger"
+        )
+        assert (status, told in " ".join(err.split())) == (2, True), err
+
+
+async def test_a_catalogue_job_that_may_write_needs_admin_only_to_create(shop):
+    products = shop.stack.data.parent / "shop" / "products.csv"
+    (token_file := shop.stack.data / "job").write_text(token("job") + "\n")
+    command = ("--token-file", token_file, "ingest", products, "--collection", COLLECTION, "--again")
+    status, _, err = await shop.vitrine(*command, name="stranger")
+    assert (status, "needs the scope admin; job has read, write" in " ".join(err.split())) == (2, True), err
+    status, out, err = await shop.vitrine(*command, "--existing", name="stranger")
+    assert (status, "6 images stored" in out) == (0, True), err
+
+
 async def test_refusals_are_counted_and_logged_without_tokens(shop):
     for name in ("nobody", "old"):
         await code_of(shop, "Indexer", shop.credentials(name), "Count", indexer_pb2.CountRequest())

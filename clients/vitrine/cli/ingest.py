@@ -61,6 +61,10 @@ def ingest_command(
     again: Annotated[
         bool, typer.Option("--again", help="Send also what the collection holds already, just like this.")
     ] = False,
+    existing: Annotated[
+        bool,
+        typer.Option("--existing", help="The collection must be there already; spares the scope admin."),
+    ] = False,
 ) -> None:
     """Brings a collection up to date with a catalogue file; run it again to continue after an interruption."""
     catalogue = Catalogue(file, types=column_types(types or []), version=version)
@@ -68,14 +72,16 @@ def ingest_command(
         if column.remark:
             errors.print(f"[yellow]note:[/] {escape(column.remark)}", highlight=False)
     with FailedRows(failed or file.with_suffix(".failed.csv")) as failures:
-        summary = asyncio.run(_ingest(catalogue, collection, addresses(context), failures, again=again))
+        summary = asyncio.run(
+            _ingest(catalogue, collection, addresses(context), failures, again=again, create=not existing)
+        )
     if summary.failed:
         errors.print(f"[red]{summary.failed} failed[/]; see {escape(str(failures.path))}", highlight=False)
         raise typer.Exit(EXIT_INCOMPLETE)
 
 
 async def _ingest(
-    catalogue: Catalogue, collection: str, where: Addresses, failures: FailedRows, *, again: bool
+    catalogue: Catalogue, collection: str, where: Addresses, failures: FailedRows, *, again: bool, create: bool
 ) -> Summary:
     summary = Summary()
     shards = where.shards()
@@ -90,6 +96,7 @@ async def _ingest(
                 failures=failures,
                 observer=MeterObserver(meter),
                 summary=summary,
+                create=create,
             )
     except BaseException as error:
         if summary.done or isinstance(error, asyncio.CancelledError):

@@ -64,6 +64,7 @@ async def ingest(
     failures: FailedRows,
     observer: Observer,
     summary: Summary,
+    create: bool = True,
     window: int = 128,
     backoff: Backoff | None = None,
 ) -> None:
@@ -80,6 +81,7 @@ async def ingest(
         failures: Receives what cannot be ingested.
         observer: Hears of the progress.
         summary: Counts, and is right also where this raises or is cancelled.
+        create: Create the collection where it is missing; where callers are known, that needs the scope admin.
         window: Most images between the reading of their row and their outcome.
         backoff: How long to try what is not available.
 
@@ -100,7 +102,7 @@ async def ingest(
             await stored.check_shards()
         stream = IngestStream(
             stub,
-            embedder_pb2.IngestStart(collection=collection, create_if_missing=True),
+            embedder_pb2.IngestStart(collection=collection, create_if_missing=create),
             accounts,
             max_image_bytes=model.limits.max_image_bytes,
             window=window,
