@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import pytest_asyncio
+import requests
 
 from evaluate.recognition.halves import write_half
 from services.local.stack import ROOT, Ports, Stack
@@ -158,6 +159,27 @@ async def test_the_command_line_tells_people_and_programs(half):
     answer = json.loads(as_json.out)
     assert answer["calibrated"]
     assert answer["product"]["product_id"] in kept
+
+
+async def test_it_is_the_same_over_http(half):
+    shell, kept, shelf = half
+    await calibrated(shell, shelf)
+    image = photo_of(True, kept).read_bytes()
+    async with AsyncVitrine(shell.stack.gateway) as client:
+        expected = await client.recognize("half", image, alternatives=2)
+    asked = {"image": ("photo.jpg", image, "image/jpeg"), "collection": (None, "half"), "alternatives": (None, "2")}
+    answer = await asyncio.to_thread(
+        lambda: requests.post(f"{shell.stack.page}/v1/recognize", files=asked, timeout=30).json()
+    )
+    assert answer["calibrated"]
+    assert answer["confidence"] == pytest.approx(expected.confidence, abs=1e-5)
+    assert answer["product"]["product_id"] == expected.product.product_id
+    assert [each["product_id"] for each in answer["alternatives"]] == [
+        each.product_id for each in expected.alternatives
+    ]
+    assert [(each["attribute"], each["value"]) for each in answer["votes"]] == [
+        (each.attribute, each.value) for each in expected.votes
+    ]
 
 
 async def test_bad_requests_are_refused(half):

@@ -67,8 +67,8 @@ def configure(
     indexers: Annotated[
         str,
         typer.Option(
-            help="Addresses of the index shards, in shard order, separated by commas; for all but search, similar and "
-            "status.",
+            help="Addresses of the index shards, in shard order, separated by commas; for all but search, similar, "
+            "recognize and status.",
             envvar="VITRINE_CLI_INDEXERS",
         ),
     ] = "127.0.0.1:50060,127.0.0.1:50061",
