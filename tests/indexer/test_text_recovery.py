@@ -100,6 +100,7 @@ async def test_after_a_clean_stop_there_is_nothing_to_do(shard):
     async with shard() as running:
         await running.create()
         await running.store(catalogue(50))
+        await everything(running, 50)  # so that it does not hang on how long a stop may take
         await stopped(running)
         await running.restart()
         await everything(running, 50)
