@@ -4,6 +4,8 @@ import asyncio
 import shutil
 import time
 
+import pytest
+
 from deploy.dashboards.files import DASHBOARDS
 from deploy.dashboards.overview import OVERVIEW
 from deploy.render_overview import ask, draw
@@ -46,6 +48,7 @@ def expressions():
                     yield f"recording {rule.name}", f"{rule.name}{{{labels}}}", ""
 
 
+@pytest.mark.timeout(400)  # most of it is waiting, longer where the machine is busy
 async def test_every_panel_alert_and_rule_has_data_under_load(make_stack, tmp_path):
     if shutil.which("prometheus") is None:
         missing("prometheus")
