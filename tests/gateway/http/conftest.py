@@ -4,9 +4,11 @@ import asyncio
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
+import grpc
 import pytest
 import requests
 
@@ -14,6 +16,7 @@ from services.local.__main__ import CATALOGUE
 from services.local.stack import ROOT, Ports, Stack
 from services.local.supervisor import ProcessSpec, Supervisor
 from tests.conftest import SET_LAYOUT
+from vitrine.v1 import search_pb2, search_pb2_grpc
 
 COLLECTION = "catalogue"
 PHOTO = CATALOGUE / "queries" / "S0044_v0.jpg"
@@ -23,9 +26,10 @@ PRODUCT = "S0044"
 
 @dataclass
 class Site:
-    """The HTTP side of a gateway."""
+    """The HTTP side of a gateway, whose gRPC side is at `gateway`."""
 
     address: str
+    gateway: str = ""
     session: requests.Session = field(default_factory=requests.Session)
 
     def get(self, path, **options):
@@ -39,6 +43,12 @@ class Site:
         files = [("image", ("photo.jpg", photo, "image/jpeg")) for photo in photos]
         files += [(name, (None, str(value))) for name, value in fields.items()]
         return self.post("/v1/search", files=files, headers=headers)
+
+    def kept_feedback(self):
+        """Returns the records of searches that the gateway keeps."""
+        with grpc.insecure_channel(self.gateway) as channel:
+            pages = search_pb2_grpc.VisualSearchStub(channel).ExportFeedback(search_pb2.ExportFeedbackRequest())
+            return [record for page in pages for record in page.queries]
 
 
 @contextmanager
@@ -74,7 +84,9 @@ def stack(tmp_path_factory, lite_model):
         environment=SET_LAYOUT,
     )
 
-    with running(stack.supervisor, stack.start):
+    # In a thread, as a browser's loop may run in this one; in one thread, as processes die with the one they come from.
+    with ThreadPoolExecutor(1) as thread, running(stack.supervisor, stack.start) as runner:
+        stack.do = lambda work: thread.submit(runner.run, work).result()
         ingest(stack, CATALOGUE / "products.csv", COLLECTION)
         yield stack
 
@@ -82,7 +94,7 @@ def stack(tmp_path_factory, lite_model):
 @pytest.fixture(scope="session")
 def site(stack):
     """The site of the sample catalogue."""
-    return Site(stack.page)
+    return Site(stack.page, stack.gateway)
 
 
 @contextmanager

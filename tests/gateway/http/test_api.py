@@ -77,6 +77,19 @@ def len_of_vectors(site):
     return collection["dim"]
 
 
+def test_feedback_is_kept_with_the_search_it_belongs_to(site, photo):
+    found = site.search(photo, k=3, user_key="somebody").json()
+    seen = {"query_id": found["query_id"], "product_id": found["results"][1]["product_id"], "action": "add_to_cart"}
+    answer = site.post("/v1/feedback", json=seen)
+    assert (answer.status_code, answer.content) == (204, b"")
+    (record,) = (each for each in site.kept_feedback() if each.query_id == found["query_id"])
+    assert list(record.product_ids) == [each["product_id"] for each in found["results"]]
+    assert [(each.product_id, each.rank) for each in record.events] == [(seen["product_id"], 2)]
+    problem(site.post("/v1/feedback", json={**seen, "query_id": "of nobody"}), 404, "NOT_FOUND")
+    refused = problem(site.post("/v1/feedback", json={**seen, "action": "steal"}), 400, "INVALID_ARGUMENT")
+    assert refused["violations"][0]["field"] == "action"
+
+
 def test_status_and_health(site):
     status = site.get("/v1/status").json()
     assert [each["component"] for each in status["components"]] == ["embedder", "shard 0", "shard 1"]

@@ -2,12 +2,14 @@
 
 import re
 import shutil
+import time
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from tests.conftest import missing
 from tests.gateway.http.conftest import COLLECTION, PHOTO, PRODUCT
+from vitrine.v1 import search_pb2
 
 FLAGS = (
     "--no-sandbox",
@@ -56,7 +58,7 @@ def open_page(browser, site):
         context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()
         page.add_init_script(LISTEN)
-        page.expected, page.troubles = ["501"], []
+        page.expected, page.troubles = [], []
         page.on("pageerror", lambda error: page.troubles.append(str(error)))
         page.on("console", lambda said: said.type == "error" and page.troubles.append(said.text))
         page.on("request", lambda asked: foreign(asked.url) and page.troubles.append(f"loads {asked.url}"))
@@ -253,6 +255,47 @@ def test_more_like_this_and_back(open_page):
     page.locator("article.card .picture").nth(1).click()
     page.click("#product-like")
     expect(page.locator("#like-title")).to_have_text(found[1])
+
+
+def test_thumbs_are_kept_as_feedback(open_page, site):
+    page = open_page()
+    with page.expect_response("**/v1/search") as answered:
+        page.set_input_files("#file", str(PHOTO))
+    query_id = answered.value.json()["query_id"]
+    card = page.locator("article.card").first
+    card.locator(".up").click()
+    expect(card.locator(".up")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#toast")).to_have_text("Noted: this fits.")
+    second = page.locator("article.card").nth(1)
+    second.locator(".down").click()
+    expect(second.locator(".down")).to_have_attribute("aria-pressed", "true")
+    expect(second.locator(".up")).to_have_attribute("aria-pressed", "false")
+    with page.expect_response("**/v1/feedback") as seen:
+        second.locator(".picture").click()
+    assert seen.value.status == 204
+    (record,) = (each for each in site.kept_feedback() if each.query_id == query_id)
+    kept = [(each.rank, search_pb2.FeedbackAction.Name(each.action)) for each in record.events]
+    assert kept == [(1, "FEEDBACK_ACTION_CLICK"), (2, "FEEDBACK_ACTION_REJECT"), (2, "FEEDBACK_ACTION_VIEW")]
+
+
+def test_a_part_of_the_index_that_is_away_is_told(open_page, stack):
+    page = open_page()
+    show_photo(page)
+    expect(page.locator("#banner")).to_be_hidden()
+    try:
+        page.expected.append("503")  # pictures of the products of that shard
+        stack.do(stack.supervisor.kill("indexer-1"))
+        page.click("#use-whole")
+        expect(page.locator("#banner")).to_contain_text("1 of 2 shards answered: results may be missing")
+        expect(page.locator("article.card").first).to_be_visible()
+    finally:
+        stack.do(stack.supervisor.restart("indexer-1"))
+    until = time.monotonic() + 90
+    while page.locator("#banner").is_visible():  # until the gateway's breaker has tried it again
+        assert time.monotonic() < until
+        page.wait_for_timeout(500)
+        page.click("#use-whole")
+        settled(page)
 
 
 def test_dropped_and_pasted_photos(open_page):
