@@ -49,6 +49,21 @@ class Product(BaseModel):
     explanation: list[ScorePart]
 
 
+class StoredImage(BaseModel):
+    """One image of a stored product; attributes are the image's own where a catalogue tells them apart."""
+
+    image_id: str
+    image_url: ImageUrl
+    attributes: Attributes
+
+
+class StoredProduct(BaseModel):
+    """A stored product."""
+
+    product_id: str
+    images: list[StoredImage]
+
+
 class Coverage(BaseModel):
     """How complete an answer is."""
 

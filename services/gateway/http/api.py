@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TypeVar
-from urllib.parse import unquote
 
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -21,10 +20,12 @@ from services.gateway.http.body import (
 )
 from services.gateway.http.call import Call
 from services.gateway.http.only_collection import OnlyCollection
-from services.gateway.http.pictures.address import parse_picture_url
+from services.gateway.http.paths import ids_of
+from services.gateway.http.pictures.address import PICTURES
 from services.gateway.http.pictures.serving import Pictures
 from services.gateway.http.requests import (
     FeedbackBody,
+    NoQuery,
     PictureQuery,
     RecognizeBody,
     SearchBody,
@@ -37,7 +38,8 @@ from vitrine.v1 import search_pb2
 _FORM = "multipart/form-data"
 _JSON = "application/json"
 _WHOLE_REQUEST = "request"
-SIMILAR_PREFIX = "/v1/similar/"
+_SIMILAR = "/v1/similar/"
+_PRODUCTS = "/v1/products/"
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -65,9 +67,7 @@ class Api:
 
     async def similar(self, call: Call) -> Response:
         """GET /v1/similar/{product_id}."""
-        product_id = unquote(
-            call.request.scope["raw_path"].decode("ascii").removeprefix(SIMILAR_PREFIX), errors="replace"
-        )
+        (product_id,) = ids_of(call.request, _SIMILAR, 1)
         query = parse_fields(call.request.query_params.multi_items(), SimilarQuery)
         return await self._search(call, query.body(product_id), [])
 
@@ -99,12 +99,17 @@ class Api:
         call.asker.prune(response)
         return _json(convert.status_answer(response))
 
+    async def product(self, call: Call) -> Response:
+        """GET /v1/products/{collection}/{product_id}."""
+        collection, product_id = ids_of(call.request, _PRODUCTS, 2)
+        parse_fields(call.request.query_params.multi_items(), NoQuery)
+        wanted = search_pb2.GetRequest(collection=collection, product_id=product_id)
+        found = await call.ask(self._answering.get, wanted)
+        return _json(convert.product_answer(found, collection, pictures=self._pictures.served))
+
     async def picture(self, call: Call) -> Response:
         """GET /v1/images/{collection}/{product_id}/{image_id}."""
-        key = parse_picture_url(call.request.scope["raw_path"])
-        if key is None:
-            raise NotFoundError("a picture's address is /v1/images/{collection}/{product_id}/{image_id}")
-        collection, product_id, image_id = key
+        collection, product_id, image_id = ids_of(call.request, PICTURES, 3)
         query = parse_fields(call.request.query_params.multi_items(), PictureQuery)
         wanted = search_pb2.GetRequest(collection=collection, product_id=product_id)
         found = await call.ask(self._answering.get, wanted)

@@ -125,6 +125,23 @@ def recognize_answer(
     )
 
 
+def product_answer(response: search_pb2.GetResponse, collection: str, *, pictures: bool) -> answers.StoredProduct:
+    """Converts a stored product."""
+    return answers.StoredProduct(
+        product_id=response.product_id,
+        images=[
+            answers.StoredImage(
+                image_id=each.key.image_id,
+                image_url=picture_url(collection, response.product_id, each.key.image_id, each.image_uri)
+                if pictures
+                else None,
+                attributes={name: attributes.from_proto(value) for name, value in each.attributes.items()},
+            )
+            for each in response.images
+        ],
+    )
+
+
 def status_answer(response: search_pb2.GetStatusResponse) -> answers.StatusAnswer:
     """Converts an answer; addresses inside the deployment are not for browsers."""
     return answers.StatusAnswer(

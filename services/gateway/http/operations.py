@@ -96,6 +96,16 @@ OPERATIONS = (
     ),
     Operation(
         method="GET",
+        path="/v1/products/{collection}/{product_id}",
+        route="/v1/products/{key:path}",
+        name="product",
+        rpc="/vitrine.v1.VisualSearch/Get",
+        summary="A stored product with all its images",
+        handler=Api.product,
+        answer=answers.StoredProduct,
+    ),
+    Operation(
+        method="GET",
         path="/v1/images/{collection}/{product_id}/{image_id}",
         route="/v1/images/{key:path}",
         name="picture",

@@ -216,6 +216,10 @@ class SimilarQuery(Strict):
         return SearchBody(query=[QueryPart(stored=stored)], **same)
 
 
+class NoQuery(Strict):
+    """Nothing may be asked."""
+
+
 class PictureQuery(Strict):
     """Which copy of a picture is wanted."""
 

@@ -90,6 +90,18 @@ def test_feedback_is_kept_with_the_search_it_belongs_to(site, photo):
     assert refused["violations"][0]["field"] == "action"
 
 
+def test_a_stored_product_is_read(site):
+    product = site.get(f"/v1/products/{COLLECTION}/{PRODUCT}").json()
+    assert product["product_id"] == PRODUCT
+    assert [each["image_id"] for each in product["images"]] == [f"{PRODUCT}_{view}" for view in range(3)]
+    for image in product["images"]:
+        assert image["attributes"]["title"] == "Deck chair"
+        assert site.get(image["image_url"]).headers["content-type"] == "image/jpeg"
+    problem(site.get(f"/v1/products/{COLLECTION}/nothing"), 404, "NOT_FOUND")
+    problem(site.get(f"/v1/products/{PRODUCT}"), 404, "NOT_FOUND")
+    problem(site.get(f"/v1/products/{COLLECTION}/{PRODUCT}?k=1"), 400, "INVALID_ARGUMENT")
+
+
 def test_status_and_health(site):
     status = site.get("/v1/status").json()
     assert [each["component"] for each in status["components"]] == ["embedder", "shard 0", "shard 1"]
@@ -206,6 +218,7 @@ def test_the_description_is_of_what_is_served(site):
         "/v1/recognize",
         "/v1/feedback",
         "/v1/status",
+        "/v1/products/{collection}/{product_id}",
         "/v1/images/{collection}/{product_id}/{image_id}",
         "/healthz",
     }

@@ -253,6 +253,7 @@ def test_more_like_this_and_back(open_page):
     expect(page.locator("#photo")).to_be_visible()
     expect(page.locator("article.card h3").first).to_have_text(found[0])
     page.locator("article.card .picture").nth(1).click()
+    expect(page.locator("#product-images button")).to_have_count(3)
     page.click("#product-like")
     expect(page.locator("#like-title")).to_have_text(found[1])
 

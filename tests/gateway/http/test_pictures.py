@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from starlette.requests import Request
 
-from services.gateway.http.pictures.address import file_path, parse_picture_url, picture_url
+from services.gateway.http.paths import ids_of
+from services.gateway.http.pictures.address import PICTURES, file_path, picture_url
 from services.gateway.http.pictures.serving import Pictures
 from services.gateway.http.pictures.thumbnails import Picture, ThumbnailCache
 from tests.embedder.pictures import bomb, encode, quadrants, smooth, with_alpha
@@ -195,7 +196,8 @@ def test_the_cache_keeps_what_was_used_last_within_its_bytes():
 def test_addresses_there_and_back():
     for key in (("shop", "P1", "I1"), ("shop", "a/b", "ä ?#%"), ("shop", "..", "x" * 256)):
         url = picture_url(*key, "file:///somewhere.png")
-        assert parse_picture_url(url.encode()) == key
+        request = Request({"type": "http", "path": "", "raw_path": url.encode(), "headers": []})
+        assert ids_of(request, PICTURES, 3) == list(key)
     assert picture_url("shop", "P", "I", "https://cdn/x.png") is None
     assert picture_url("shop", "P", "I", "") is None
     assert str(file_path("file:///a%20b.png")) == "/a b.png"

@@ -63,6 +63,12 @@ export function search(request, photo, signal) {
   return ask("/v1/search", { method: "POST", body, signal });
 }
 
+/** Returns the addresses of all pictures of a product. */
+export async function pictures(collection, productId) {
+  const product = await ask(`/v1/products/${encodeURIComponent(collection)}/${encodeURIComponent(productId)}`);
+  return product.images.map((each) => each.image_url).filter(Boolean);
+}
+
 export function feedback(queryId, productId, action) {
   const body = JSON.stringify({ query_id: queryId, product_id: productId, action });
   return ask("/v1/feedback", { method: "POST", body, headers: { "content-type": "application/json" } });

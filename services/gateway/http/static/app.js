@@ -141,7 +141,6 @@ function request(pageToken) {
     k: PAGE_SIZE,
     filter_text: filters.text,
     facets: filters.asked,
-    with_images: true,
     explain: true,
     page_token: pageToken,
   };
@@ -264,7 +263,7 @@ $("sign-in-form").addEventListener("submit", () => {
 // --- one product
 
 function open(product) {
-  openProduct(product, useProduct);
+  openProduct(product, useProduct, api.pictures(answer.collection, product.product_id));
   api.feedback(answer.query_id, product.product_id, "view").catch(() => {}); // looking is free of errors
 }
 

@@ -125,32 +125,19 @@ export function showWaiting(grid, count = 8) {
   );
 }
 
-/** Opens one product in full; `like` is called where more like it are wanted. */
-export function openProduct(product, like) {
+/** Opens one product in full; `like` is called where more like it are wanted, `pictures` are those that are coming. */
+export async function openProduct(product, like, pictures) {
   const dialog = $("product");
   $("product-title").textContent = titleOf(product);
   const show = (url) => loadPicture($("product-picture"), url, 480);
   show(product.image_url);
-  const images = product.images.filter((each) => each.image_url);
-  $("product-images").replaceChildren(
-    ...(images.length > 1 ? images : []).map((each) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.setAttribute("aria-label", `Picture with score ${scoreOf(each.score)}`);
-      const image = document.createElement("img");
-      image.alt = "";
-      button.append(image, scoreOf(each.score));
-      loadPicture(image, each.image_url, 80);
-      button.addEventListener("click", () => show(each.image_url));
-      return button;
-    }),
-  );
+  $("product-images").replaceChildren();
   const stocked = inStock(product);
   const facts = [
     ["Price", priceOf(product)],
     ["Stock", stocked === undefined ? "" : stocked ? "In stock" : "Sold out"],
     ["Score", scoreOf(product.score)],
-    ...product.explanation.map((each) => [`– ${each.stage}`, `${scoreOf(each.score)} ${each.note}`]),
+    ...product.explanation.map((each) => [`by ${each.stage}`, `${scoreOf(each.score)} ${each.note}`]),
     ["Product", product.product_id],
     ...factsOf(product),
   ];
@@ -170,4 +157,18 @@ export function openProduct(product, like) {
     like(product);
   };
   dialog.showModal();
+  const all = await pictures.catch(() => []); // the one that matched is shown already
+  $("product-images").replaceChildren(
+    ...(all.length > 1 ? all : []).map((url, index) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.setAttribute("aria-label", `Picture ${index + 1} of ${all.length}`);
+      const image = document.createElement("img");
+      image.alt = "";
+      button.append(image);
+      loadPicture(image, url, 80);
+      button.addEventListener("click", () => show(url));
+      return button;
+    }),
+  );
 }
