@@ -10,6 +10,10 @@ MODEL := models/build/efficientnet-lite0/card.json
 STUBS := clients/vitrine/v1/__init__.py
 CODE := services clients models protos
 
+# Test files are shared out over processes; most of their time they wait for others.
+WORKERS ?= 2
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile
+
 export PYTHONPATH := $(CURDIR):$(CURDIR)/clients
 ifdef GPU
 export VITRINE_EMBEDDER_PROVIDER ?= cuda
@@ -28,10 +32,10 @@ demo: $(VENV)/.run $(MODEL) ## The same, but ends after the search
 	@$(BIN)/python -m services.local demo
 
 test: $(VENV)/.dev $(MODEL) ## Runs the test suite (under 10 minutes)
-	$(BIN)/python -m pytest -m "not slow and not milvus" $(PYTEST)
+	$(BIN)/python -m pytest -m "not slow and not milvus" $(SIDE_BY_SIDE) $(PYTEST)
 
 test-slow: $(VENV)/.dev $(MODEL) ## Runs crash cycles, chaos and soak tests
-	$(BIN)/python -m pytest -m "slow and not milvus" --timeout 1800 $(PYTEST)
+	$(BIN)/python -m pytest -m "slow and not milvus" --timeout 1800 $(SIDE_BY_SIDE) $(PYTEST)
 
 test-milvus: $(VENV)/.milvus $(MODEL) ## Runs the contract's tests on a real Milvus server
 	$(BIN)/python -m pytest -m milvus --timeout 600 $(PYTEST)

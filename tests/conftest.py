@@ -8,7 +8,12 @@ import sys
 import pytest
 
 from models.tiny import build_tiny
+from services.local import stack
 from services.local.stack import ROOT, Ports, Stack
+
+# Processes that run tests side by side (pytest-xdist) must not find the same port free at the same time.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+stack.PORTS = range(15_000 + _WORKER % 8, 32_000, 8)
 
 
 @pytest.fixture(scope="session")

@@ -49,10 +49,14 @@ class Ports:
         )
 
 
+PORTS = range(15_000, 32_000)
+"""Where free ports are looked for: below the ephemeral range, so that no outgoing connection takes one before its use."""
+
+
 def _free_ports(count: int) -> list[int]:
-    """Returns ports below the ephemeral range, where no outgoing connection can take them before they are used."""
+    """Returns ports that nobody listens on now."""
     found: list[int] = []
-    for number in random.sample(range(15_000, 32_000), 1_000):
+    for number in random.sample(PORTS, min(1_000, len(PORTS))):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", number))
@@ -61,7 +65,7 @@ def _free_ports(count: int) -> list[int]:
         found.append(number)
         if len(found) == count:
             return found
-    raise OSError(f"cannot find {count} free ports between 15000 and 32000")
+    raise OSError(f"cannot find {count} free ports between {PORTS.start} and {PORTS.stop}")
 
 
 class Stack:
