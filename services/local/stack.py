@@ -50,7 +50,7 @@ class Ports:
 
 
 PORTS = range(15_000, 32_000)
-"""Where free ports are looked for: below the ephemeral range, so that no outgoing connection takes one before its use."""
+"""Where free ports are looked for: below the ephemeral range, so that no outgoing connection takes one first."""
 
 
 def _free_ports(count: int) -> list[int]:
