@@ -19,7 +19,7 @@ ifdef GPU
 export VITRINE_EMBEDDER_PROVIDER ?= cuda
 endif
 
-.PHONY: help run demo test test-slow test-milvus lint audit format protos protos-publish model bench eval clean
+.PHONY: help run demo test test-slow test-milvus lint policy audit format protos protos-publish model bench eval clean
 .DELETE_ON_ERROR:
 
 help: ## Says what each target does
@@ -49,6 +49,9 @@ lint: $(VENV)/.dev ## Checks format, style, types and contracts
 audit: .venv-audit/.audit ## Asks which pinned packages are known to be vulnerable (needs the internet)
 	.venv-audit/bin/pip-audit --strict --disable-pip --require-hashes $(foreach list,$(wildcard requirements/*.txt),-r $(list))
 
+policy: .venv-policy/.done ## Checks Kubernetes manifests and the Dockerfile
+	deploy/k8s/check.sh .venv-policy/bin
+
 format: $(VENV)/.dev ## Formats the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -70,7 +73,7 @@ eval: $(VENV)/.run $(MODEL) ## Search quality on the sample catalogue (CATALOGUE
 	$(BIN)/python -m evaluate $(CATALOGUE)
 
 clean: ## Removes everything that was built or stored
-	rm -rf .venv .venv-gpu .venv-audit .vitrine models/build clients/vitrine/v1 clients/*.egg-info
+	rm -rf .venv .venv-gpu .venv-audit .venv-policy .vitrine models/build clients/vitrine/v1 clients/*.egg-info
 
 # Build tools come first: hnswlib is compiled without build isolation, so that they too are pinned.
 $(VENV)/.build: requirements/build.txt
@@ -108,6 +111,12 @@ $(VENV)/.milvus: requirements/milvus.txt requirements/milvus-server.txt $(VENV)/
 	@echo "setting up .venv-audit: pip-audit"
 	@$(PYTHON) -m venv .venv-audit
 	@.venv-audit/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/audit.txt
+	@touch $@
+
+.venv-policy/.done: requirements/policy.txt
+	@echo "setting up .venv-policy: what checks manifests and Dockerfiles"
+	@$(PYTHON) -m venv .venv-policy
+	@.venv-policy/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/policy.txt
 	@touch $@
 
 $(STUBS): $(wildcard protos/vitrine/v1/*.proto) protos/generate.py $(VENV)/.packages

@@ -15,3 +15,5 @@ compile -c constraints.txt requirements/{run,bench}.in -o requirements/bench.txt
 compile -c constraints.txt requirements/{run,milvus}.in -o requirements/milvus.txt
 compile -c constraints.txt requirements/milvus-server.in -o requirements/milvus-server.txt
 compile -c constraints.txt requirements/audit.in -o requirements/audit.txt
+# Of its own, for an environment of its own.
+compile "$@" requirements/policy.in -o requirements/policy.txt
