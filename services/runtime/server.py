@@ -132,6 +132,8 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
     end_tracing = start_tracing(settings)
 
     checker = health.aio.HealthServicer()
+    # It begins with SERVING, and health_port answers while the service still loads.
+    await checker.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(checker, server)
     names = (*application.grpc_services, health.SERVICE_NAME)
     if settings.reflection:

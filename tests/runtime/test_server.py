@@ -80,6 +80,28 @@ async def test_what_a_service_says_of_its_health_reaches_those_who_watch():
     assert application.stopped
 
 
+async def test_a_probe_hears_not_serving_while_the_service_starts():
+    class Slow(Empty):
+        may_start = asyncio.Event()
+
+        async def start(self, server, lifecycle):
+            await self.may_start.wait()
+            await super().start(server, lifecycle)
+
+    ports = Ports.free(1, health=True)
+    port = ports.health[ports.embedder]
+    chosen = EmptySettings(port=ports.embedder, metrics_port=ports.metrics[ports.embedder], health_port=port)
+    running = asyncio.create_task(serve(chosen, Slow()))
+    async with open_channel(f"127.0.0.1:{port}") as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True)
+        assert (await asyncio.wait_for(watch.read(), 30)).status == NOT_SERVING
+        Slow.may_start.set()
+        assert (await asyncio.wait_for(watch.read(), 30)).status == SERVING
+        watch.cancel()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(running, 30)
+
+
 async def test_a_service_that_cannot_start_is_released():
     application = Empty(StartError("no"))
     with pytest.raises(StartError):
