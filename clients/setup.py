@@ -1,4 +1,4 @@
-"""Builds the gRPC stubs into the package where a checkout has not built them yet; see pyproject.toml for the rest."""
+"""Builds the gRPC stubs into the package, from a checkout's contracts; see pyproject.toml for the rest."""
 
 import subprocess
 import sys
@@ -6,9 +6,10 @@ from pathlib import Path
 
 from setuptools import setup
 
-HERE = Path(__file__).resolve().parent
+GENERATE = Path(__file__).resolve().parents[1] / "protos" / "generate.py"
 
-if not (HERE / "vitrine" / "v1" / "search_pb2.py").exists():
-    subprocess.run([sys.executable, str(HERE.parent / "protos" / "generate.py")], check=True)
+# A source distribution has its stubs and no contracts; a checkout may have older stubs than its contracts.
+if GENERATE.exists():
+    subprocess.run([sys.executable, str(GENERATE)], check=True)
 
 setup()

@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vitrine.client import AsyncVitrine, Vitrine
+    from vitrine.blocking import Vitrine
+    from vitrine.client import AsyncVitrine
     from vitrine.credentials import Credentials, Tls
     from vitrine.errors import VitrineError
     from vitrine.queries import ImagePart, ProductPart, Ranking, TextPart, VectorPart
@@ -30,7 +31,7 @@ _HOMES = {
     "TextPart": "queries",
     "Tls": "credentials",
     "VectorPart": "queries",
-    "Vitrine": "client",
+    "Vitrine": "blocking",
     "VitrineError": "errors",
 }
 

@@ -1,13 +1,12 @@
-"""The client: `AsyncVitrine` for asyncio, `Vitrine` with the same methods for everything else."""
+"""The client for asyncio; `vitrine.blocking` has the same methods for everything else."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, Self
 
 import grpc
 
@@ -22,8 +21,7 @@ from vitrine.results import Recognition, SearchAnswer, Status, StoredProduct
 from vitrine.shards import call_within
 from vitrine.v1 import common_pb2, filter_pb2, search_pb2, search_pb2_grpc
 
-Result = TypeVar("Result")
-Item = TypeVar("Item")
+Options = ParamSpec("Options")
 
 DEFAULT_GATEWAY = "127.0.0.1:50050"
 DEFAULT_TIMEOUT = 10.0
@@ -83,10 +81,53 @@ class _Gateway:
         await self._channel.close()
 
 
+def _in_pages(
+    search: Callable[Concatenate[AsyncVitrine, Options], Coroutine[Any, Any, SearchAnswer]],
+) -> Callable[Concatenate[AsyncVitrine, Options], AsyncIterator[SearchAnswer]]:
+    """Makes `search` yield page after page; what it takes is written down once."""
+
+    @wraps(search)
+    async def search_pages(
+        self: AsyncVitrine, /, *args: Options.args, **options: Options.kwargs
+    ) -> AsyncIterator[SearchAnswer]:
+        while True:
+            answer = await search(self, *args, **options)
+            yield answer
+            if not answer.next_page_token:
+                return
+            options["page_token"] = answer.next_page_token
+
+    search_pages.__name__ = "search_pages"
+    search_pages.__qualname__ = "AsyncVitrine.search_pages"
+    search_pages.__annotations__ = search.__annotations__ | {"return": "AsyncIterator[SearchAnswer]"}
+    search_pages.__doc__ = """Yields one answer after the other, k products each, until there are no more.
+
+        Takes what `search` takes. No product appears twice, whatever is written meanwhile; 1,000 products at most.
+
+        Example:
+            async for page in shop.search_pages("catalogue", text="oak table", k=50):
+                print([product.product_id for product in page.products])
+        """
+    return search_pages
+
+
 class AsyncVitrine:
     """Searches a running Vitrine; create it inside a running event loop, close it when done.
 
-    Every method raises `vitrine.errors.VitrineError`, in the kind that fits.
+    Example:
+        async with AsyncVitrine("gateway.example:50050", tls=Tls(ca_file="ca.pem"), token=Path("token")) as shop:
+            answer = await shop.search("catalogue", image=Path("photo.jpg").read_bytes(), k=5)
+            print([(product.product_id, product.score) for product in answer.products])
+
+    Timeouts: every method but `feedback`, a stream of unknown length, takes `timeout` in seconds (10 unless given). It
+    is the deadline of the whole call in all services, after which `DeadlineError` is raised.
+    Retries: a call that found no server (UNAVAILABLE) is made up to 3 times within its timeout, 0.05 to 0.5 s apart,
+    less often where many fail. Nothing else is retried: `error.retry_after` says after how many seconds to come back
+    where the server gave advice.
+    Errors: every method raises a `vitrine.errors.VitrineError`, in the kind that fits: `InvalidArgumentError` (names
+    the field and the limit), `NotFoundError`, `OverloadedError`, `UnavailableError`, `DeadlineError`, ….
+    Connections: one client holds one and shares it among any number of calls at once; it connects when first used and
+    finds servers that moved by itself.
     """
 
     def __init__(
@@ -113,7 +154,7 @@ class AsyncVitrine:
 
     @classmethod
     def direct(cls, embedder: str, shards: Sequence[str], credentials: Credentials | None = None) -> Self:
-        """Returns a client that does the gateway's work in this process; `shards` in shard order."""
+        """Returns a client that does the gateway's work in this process, feedback aside; `shards` in shard order."""
         client = cls.__new__(cls)
         client._backend = SearchEngine(embedder, shards, credentials)
         return client
@@ -177,6 +218,11 @@ class AsyncVitrine:
             exact: Compare with every point instead of walking graphs.
             top_tags: Class tags of the first query image to return.
             timeout: Seconds the answer may take.
+
+        Example:
+            answer = await shop.search("catalogue", image=photo, text="oak", filter="price < 500", k=5)
+            if answer.degraded:
+                print(f"of {answer.coverage.share:.0%} of the index only: {answer.degraded}")
         """
         query = [
             *_parts(image, text, product_id, image_id, vector, box, auto_crop=auto_crop),
@@ -207,17 +253,7 @@ class AsyncVitrine:
         )
         return SearchAnswer.from_proto(await self._backend.search(request, timeout))
 
-    async def search_pages(self, collection: str, **options: Any) -> AsyncIterator[SearchAnswer]:
-        """Yields one answer after the other, k products each, until there are no more (1,000 products at most).
-
-        Takes what `search` takes. No product appears twice, whatever is written meanwhile.
-        """
-        while True:
-            answer = await self.search(collection, **options)
-            yield answer
-            if not answer.next_page_token:
-                return
-            options["page_token"] = answer.next_page_token
+    search_pages = _in_pages(search)
 
     async def recommend(
         self,
@@ -234,6 +270,9 @@ class AsyncVitrine:
         """Finds products for a shopper, from the ids of those they liked (1..50) and did not like; none is returned.
 
         The other arguments are those of `search`. Products that are not stored do not count.
+
+        Example:
+            answer = await shop.recommend("catalogue", ["S0001", "S0044"], disliked=["S0007"], filter="in_stock = true")
         """
         request = search_pb2.RecommendRequest(
             collection=collection,
@@ -269,6 +308,9 @@ class AsyncVitrine:
             InvalidArgumentError: No such action, or a field breaks its limit.
             NotFoundError: The query is unknown, or has expired.
             PreconditionError: The gateway keeps no feedback.
+
+        Example:
+            await shop.record_feedback(answer.query_id, answer.products[0].product_id, "click")
         """
         try:
             known = Action(action)
@@ -325,6 +367,10 @@ class AsyncVitrine:
             alternatives: Other candidates to return, 0..20.
             allow_partial: Answer also while a shard is away; "none" is then a guess.
             timeout: Seconds the answer may take.
+
+        Example:
+            answer = await shop.recognize("catalogue", photo)
+            print(answer.product.product_id if answer.product else "none of ours", answer.confidence)
         """
         request = search_pb2.RecognizeRequest(
             collection=collection,
@@ -359,97 +405,6 @@ class AsyncVitrine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-
-class Vitrine:
-    """`AsyncVitrine` for synchronous code: the same methods, run on an event loop in a background thread.
-
-    Safe to share between threads.
-    """
-
-    def __init__(
-        self,
-        gateway: str = DEFAULT_GATEWAY,
-        *,
-        caller: str = "",
-        tls: Tls | None = None,
-        token: str | Path | None = None,
-    ) -> None:
-        """As `AsyncVitrine`."""
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="vitrine-client", daemon=True)
-        self._thread.start()
-        try:
-            self._client = self._run(_open(gateway, caller, tls, token))
-        except BaseException:
-            self._end()
-            raise
-
-    def search(self, collection: str, **options: Any) -> SearchAnswer:
-        """As `AsyncVitrine.search`."""
-        return self._run(self._client.search(collection, **options))
-
-    def search_pages(self, collection: str, **options: Any) -> Iterator[SearchAnswer]:
-        """As `AsyncVitrine.search_pages`."""
-        pages = self._client.search_pages(collection, **options)
-        while (answer := self._run(_next(pages))) is not None:
-            yield answer
-
-    def recommend(self, collection: str, liked: Sequence[str], **options: Any) -> SearchAnswer:
-        """As `AsyncVitrine.recommend`."""
-        return self._run(self._client.recommend(collection, liked, **options))
-
-    def record_feedback(self, query_id: str, product_id: str, action: Action | str, **options: Any) -> None:
-        """As `AsyncVitrine.record_feedback`."""
-        self._run(self._client.record_feedback(query_id, product_id, action, **options))
-
-    def feedback(self, **options: Any) -> Iterator[QueryRecord]:
-        """As `AsyncVitrine.feedback`."""
-        records = self._client.feedback(**options)
-        while (record := self._run(_next(records))) is not None:
-            yield record
-
-    def recognize(self, collection: str, image: bytes, **options: Any) -> Recognition:
-        """As `AsyncVitrine.recognize`."""
-        return self._run(self._client.recognize(collection, image, **options))
-
-    def get(self, collection: str, product_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> StoredProduct:
-        """As `AsyncVitrine.get`."""
-        return self._run(self._client.get(collection, product_id, timeout=timeout))
-
-    def status(self, *, timeout: float = DEFAULT_TIMEOUT) -> Status:
-        """As `AsyncVitrine.status`."""
-        return self._run(self._client.status(timeout=timeout))
-
-    def close(self) -> None:
-        """Closes the connections and ends the thread."""
-        if self._thread.is_alive():
-            self._run(self._client.close())
-            self._end()
-
-    def _end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-
-async def _open(gateway: str, caller: str, tls: Tls | None, token: str | Path | None) -> AsyncVitrine:
-    return AsyncVitrine(gateway, caller=caller, tls=tls, token=token)
-
-
-async def _next(items: AsyncIterator[Item]) -> Item | None:
-    return await anext(items, None)
 
 
 def _parts(

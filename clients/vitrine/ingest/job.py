@@ -54,21 +54,29 @@ class Observer(Protocol):
         """The embedder went away and is tried again after so many seconds."""
 
 
+class _Nobody:
+    """Hears nothing."""
+
+    def progress(self, summary: Summary) -> None: ...
+
+    def waiting(self, error: VitrineError, seconds: float) -> None: ...
+
+
 async def ingest(
     catalogue: Catalogue,
     collection: str,
     *,
     embedder: str,
     credentials: Credentials | None = None,
-    stored: StoredImages | None,
+    stored: StoredImages | None = None,
     failures: FailedRows,
-    observer: Observer,
-    summary: Summary,
+    observer: Observer | None = None,
+    summary: Summary | None = None,
     create: bool = True,
     window: int = 128,
     backoff: Backoff | None = None,
-) -> None:
-    """Brings a collection up to date with a catalogue file, and creates it where it is missing.
+) -> Summary:
+    """Brings a collection up to date with a catalogue file, and creates it where it is missing; returns the summary.
 
     Products that are no longer in the file stay in the collection.
 
@@ -79,8 +87,8 @@ async def ingest(
         credentials: How to reach it, and as whom; None: plain text and nobody.
         stored: Tells what can be left out; None: nothing.
         failures: Receives what cannot be ingested.
-        observer: Hears of the progress.
-        summary: Counts, and is right also where this raises or is cancelled.
+        observer: Hears of the progress; None: nobody.
+        summary: Counts, and is right also where this raises or is cancelled; None: a new one.
         create: Create the collection where it is missing; where callers are known, that needs the scope admin.
         window: Most images between the reading of their row and their outcome.
         backoff: How long to try what is not available.
@@ -94,7 +102,8 @@ async def ingest(
     """
     check_collection_name(collection)
     backoff = backoff or Backoff()
-    accounts = _Accounts(summary, failures, observer)
+    summary = summary or Summary()
+    accounts = _Accounts(summary, failures, observer or _Nobody())
     async with open_channel(embedder, credentials) as channel:
         stub: embedder_pb2_grpc.EmbedderAsyncStub = embedder_pb2_grpc.EmbedderStub(channel)
         model = await _ask_model(stub, embedder)
@@ -109,6 +118,7 @@ async def ingest(
             backoff=backoff,
         )
         await stream.run(_to_send(catalogue, stored, accounts))
+    return summary
 
 
 async def _ask_model(stub: embedder_pb2_grpc.EmbedderAsyncStub, address: str) -> embedder_pb2.GetModelResponse:
