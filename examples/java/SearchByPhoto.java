@@ -31,7 +31,7 @@ public class SearchByPhoto {
               .addQuery(QueryPart.newBuilder().setImage(ByteString.copyFrom(Files.readAllBytes(Path.of(args[3])))))
               .setK(5)
               .build();
-      var answer = stub.withDeadlineAfter(2, TimeUnit.SECONDS).search(request);
+      var answer = stub.withDeadlineAfter(10, TimeUnit.SECONDS).search(request);
       for (var result : answer.getResultsList()) {
         System.out.printf("%d %s %.3f%n", result.getRank(), result.getProductId(), result.getScore());
       }
