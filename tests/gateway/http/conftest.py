@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import grpc
@@ -53,12 +53,23 @@ class Site:
 
 @contextmanager
 def running(supervisor, *start):
-    """Keeps processes for code that is not async."""
-    with asyncio.Runner() as runner, ExitStack() as leaving:
-        leaving.callback(lambda: runner.run(supervisor.stop()))
-        for each in start:
-            runner.run(each())
-        yield runner
+    """Keeps processes for code that is not async; yields what does `supervisor`'s work meanwhile.
+
+    In a thread, as a browser's loop may run in this one, and in one, as processes end with the thread they come from.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        runner = thread.submit(asyncio.Runner).result()
+
+        def do(work):
+            return thread.submit(runner.run, work).result()
+
+        try:
+            for each in start:
+                do(each())
+            yield do
+        finally:
+            do(supervisor.stop())
+            thread.submit(runner.close).result()
 
 
 def vitrine(stack, *arguments):
@@ -84,9 +95,7 @@ def stack(tmp_path_factory, lite_model):
         environment=SET_LAYOUT,
     )
 
-    # In a thread, as a browser's loop may run in this one; in one thread, as processes die with the one they come from.
-    with ThreadPoolExecutor(1) as thread, running(stack.supervisor, stack.start) as runner:
-        stack.do = lambda work: thread.submit(runner.run, work).result()
+    with running(stack.supervisor, stack.start) as stack.do:
         ingest(stack, CATALOGUE / "products.csv", COLLECTION)
         yield stack
 
@@ -112,10 +121,10 @@ def lone_gateway(folder, **settings):
     environment = {f"VITRINE_GATEWAY_{name}": str(value) for name, value in values.items()}
     spec = ProcessSpec("gateway", "services.gateway", f"127.0.0.1:{ports.gateway}", environment)
     supervisor = Supervisor(ROOT, folder / "logs")
-    with running(supervisor, lambda: supervisor.start(spec)) as runner:
+    with running(supervisor, lambda: supervisor.start(spec)) as do:
         site = Site(f"http://127.0.0.1:{ports.http}")
         site.metrics_port = ports.metrics[ports.gateway]
-        site.supervisor, site.runner = supervisor, runner
+        site.supervisor, site.do = supervisor, do
         yield site
 
 

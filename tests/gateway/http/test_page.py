@@ -7,8 +7,10 @@ import time
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from services.local.__main__ import CATALOGUE
 from tests.conftest import missing
-from tests.gateway.http.conftest import COLLECTION, PHOTO, PRODUCT
+from tests.gateway.http.conftest import COLLECTION, PHOTO, PRODUCT, lone_gateway
+from tests.security.secured import token, token_entry
 from vitrine.v1 import search_pb2
 
 FLAGS = (
@@ -61,14 +63,14 @@ def open_page(browser, site):
         page.expected, page.troubles = [], []
         page.on("pageerror", lambda error: page.troubles.append(str(error)))
         page.on("console", lambda said: said.type == "error" and page.troubles.append(said.text))
-        page.on("request", lambda asked: foreign(asked.url) and page.troubles.append(f"loads {asked.url}"))
+        page.on("request", lambda asked: foreign(asked.url, address) and page.troubles.append(f"loads {asked.url}"))
         opened.append((context, page))
         page.goto(address)
-        expect(page.locator("#size")).not_to_be_empty(timeout=PATIENCE_MS)
+        expect(page.locator("#size:not(:empty), #sign-in[open]").first).to_be_visible(timeout=PATIENCE_MS)
         return page
 
-    def foreign(url):
-        return not url.startswith((site.address, "blob:", "data:"))
+    def foreign(url, own):
+        return not url.startswith((own, "blob:", "data:"))
 
     yield open_page
     for context, page in opened:
@@ -297,6 +299,31 @@ def test_a_part_of_the_index_that_is_away_is_told(open_page, stack):
         page.wait_for_timeout(500)
         page.click("#use-whole")
         settled(page)
+
+
+def test_a_gateway_that_wants_a_token_is_given_one(open_page, stack, tmp_path):
+    (tmp_path / "callers.toml").write_text(token_entry("reader", ["read"]))
+    settings = {
+        "AUTH_FILE": tmp_path / "callers.toml",
+        "EMBEDDER": stack.embedder,
+        "INDEXERS": ",".join(stack.indexers),
+        "IMAGE_ROOTS": CATALOGUE,
+    }
+    with lone_gateway(tmp_path, **settings) as guarded:
+        page = open_page(guarded.address)
+        page.expected.append("401")
+        for wrong in ("no token of ours", token("stranger")):
+            page.fill("#token", wrong)
+            page.keyboard.press("Enter")
+            expect(page.locator("#token-error")).to_contain_text("token")
+        page.fill("#token", token("reader"))
+        page.keyboard.press("Enter")
+        expect(page.locator("#size")).to_have_text("116 products")
+        expect(page.locator("#sign-in")).to_be_hidden()
+        show_photo(page)
+        picture = page.locator("article.card img").first
+        expect(picture).to_have_attribute("src", re.compile("^blob:"))
+        assert picture.evaluate("async image => { await image.decode(); return image.naturalWidth }") > 0
 
 
 def test_dropped_and_pasted_photos(open_page):

@@ -155,7 +155,7 @@ def test_sigterm_says_not_serving_first_and_finishes_what_is_in_flight(tmp_path)
                 assert time.monotonic() < until
             assert (health.status_code, health.json()) == (503, {"status": "not serving"})
             problem(in_flight.result(), 504, "DEADLINE_EXCEEDED")
-        assert site.runner.run(process.wait()) == 0
+        assert site.do(process.wait()) == 0
         with pytest.raises(requests.ConnectionError):
             requests.get(site.address + "/healthz", timeout=10)
 
