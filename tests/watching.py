@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import re
 import urllib.request
 from contextlib import contextmanager
 
@@ -15,6 +16,17 @@ async def scrape(metrics_port, accept="text/plain"):
             return page.read().decode()
 
     return await asyncio.to_thread(read)
+
+
+async def sample(metrics_port, name, **labels):
+    """Returns the value of the first series with a name and at least these labels; 0 where there is none."""
+    wanted = {f'{key}="{value}"' for key, value in labels.items()}
+    for line in (await scrape(metrics_port)).splitlines():
+        if found := re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line):
+            given = set(found[1].split(",")) if found[1] else set()
+            if wanted <= given:
+                return float(found[2])
+    return 0.0
 
 
 @contextmanager

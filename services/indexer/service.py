@@ -268,7 +268,8 @@ async def _wait_generation(collection: Collection, generation: int, longest: flo
             await collection.wait_generation(generation)
     except TimeoutError:
         raise DeadlineError(
-            f"min_generation {generation} was not reached in time, the shard is at {collection.snapshot.generation}"
+            f"min_generation {generation} was not reached in time, the shard is at {collection.snapshot.generation}",
+            field="min_generation",
         ) from None
 
 
@@ -279,5 +280,6 @@ async def _wait_text(collection: Collection, generation: int, longest: float) ->
             return await collection.text_at(generation)
     except TimeoutError:
         raise DeadlineError(
-            f"the text index was not at generation {generation} in time; after a crash it takes a while to catch up"
+            f"the text index was not at generation {generation} in time; after a crash it takes a while to catch up",
+            field="text",
         ) from None

@@ -21,6 +21,7 @@ from vitrine.errors import (
     UnavailableError,
     UnimplementedError,
 )
+from vitrine.fanout.policy import ShardPolicy
 from vitrine.merge import reciprocal_rank_fusion
 from vitrine.search.combining import weighted_sum
 from vitrine.search.observing import NoObserver
@@ -361,6 +362,14 @@ async def test_a_caller_reads_its_own_writes(things, client):
         late = await client.search("things", vector=vector, text="red", min_generations=future, timeout=1.0)
         assert late.degraded == ["shard_timed_out", "text_incomplete"]
         assert late.coverage.shards_answered == 1
+        # However many ask for what cannot be: the shard stays in service for everybody else.
+        impossible = (
+            client.search("things", vector=vector, min_generations=future, timeout=1.0)
+            for _ in range(ShardPolicy().breaker_failures)
+        )
+        assert all(each.degraded == ["shard_timed_out"] for each in await asyncio.gather(*impossible))
+        whole = await client.search("things", vector=vector)
+        assert (whole.coverage.shards_answered, whole.degraded) == (2, [])
     finally:
         await things.delete("just-now")
 

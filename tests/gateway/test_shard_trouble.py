@@ -2,7 +2,6 @@
 
 import asyncio
 import csv
-import re
 import signal
 import time
 from contextlib import asynccontextmanager
@@ -13,7 +12,7 @@ import pytest
 
 from bench.end_to_end import ingest, read_images
 from services.local.stack import ROOT
-from tests.watching import scrape
+from tests.watching import sample
 from vitrine import AsyncVitrine
 from vitrine.errors import DeadlineError, UnavailableError
 from vitrine.v1 import search_pb2, search_pb2_grpc
@@ -80,14 +79,7 @@ async def three_shards(make_stack, **gateway_settings):
         photo = (CATALOGUE / next(csv.DictReader(source))["image"]).read_bytes()
 
     async def metric(name, **labels):
-        text = await scrape(stack.ports.metrics[stack.ports.gateway])
-        wanted = {f'{key}="{value}"' for key, value in labels.items()}
-        for line in text.splitlines():
-            if found := re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line):
-                given = set(found[1].split(",")) if found[1] else set()
-                if wanted <= given:
-                    return float(found[2])
-        return 0.0
+        return await sample(stack.ports.metrics[stack.ports.gateway], name, **labels)
 
     async with stack.supervisor:
         await stack.start()

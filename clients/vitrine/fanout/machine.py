@@ -150,7 +150,12 @@ class FanOutMachine(Generic[Answer]):
             return []
         breaker = self._guards[shard].breaker
         if isinstance(error, DeadlineError):
-            breaker.unanswered(call.permit, now - call.since, now)
+            if error.violations:
+                # It answered in time, and names what in the request it waited for in vain: a generation that it does
+                # not have, words not indexed yet. Who asks for that must not take the shard away from everybody else.
+                breaker.succeeded(call.permit, now)
+            else:
+                breaker.unanswered(call.permit, now - call.since, now)
             self.result.timed_out[shard] = error
         elif isinstance(error, UnavailableError | CancelledCallError):
             breaker.failed(call.permit, now)

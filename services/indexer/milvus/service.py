@@ -143,7 +143,8 @@ class MilvusServicer(indexer_pb2_grpc.IndexerServicer):
         except TimeoutError:
             raise DeadlineError(
                 f"min_generation {request.min_generation} was not reached in time, the shard is at "
-                f"{collection.view.generation}"
+                f"{collection.view.generation}",
+                field="min_generation",
             ) from None
         waited = time.perf_counter() - started
         view = collection.view

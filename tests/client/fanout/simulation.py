@@ -15,6 +15,7 @@ ERRORS = {
     "away": lambda: Away("gone"),
     "busy": lambda: OverloadedError("full", retry_after=0.2),
     "late": lambda: DeadlineError("too late"),
+    "behind": lambda: DeadlineError("not there yet", field="min_generation"),
     "missing": lambda: NotFoundError("no collection"),
     "broken": lambda: InternalError("a defect"),
     "refused": lambda: InvalidArgumentError("k is bad", field="k"),

@@ -78,7 +78,9 @@ def test_each_shard_gets_what_its_script_says(script):
                 if time + 0.2 >= 1.0:
                     break
                 time += 0.2
-        said = {"late": "timed_out"}.get(outcome, "failed" if isinstance(outcome, str) else "answers")
+        said = {"late": "timed_out", "behind": "timed_out"}.get(
+            outcome, "failed" if isinstance(outcome, str) else "answers"
+        )
         allowed = {said if each == "as it says" else each for each in expected}
         assert next(name for name in ("answers", "failed", "timed_out") if shard in getattr(result, name)) in allowed
         if shard in result.answers:
@@ -152,6 +154,14 @@ def test_a_shard_that_keeps_failing_is_skipped_until_it_is_well():
     shared[1].breaker.probed(True, 60.0)
     world = play([((0.1, 1),), ((0.1, 2),)], shared=shared, now=60.0)
     assert world.machine.result.answers == {0: 1, 1: 2}
+    assert shared[1].breaker.state is BreakerState.CLOSED
+
+
+def test_a_shard_that_says_what_it_waited_for_in_vain_stays_in_service():
+    shared = guards(2)
+    for number in range(30):
+        world = play([((0.0, 1),), ((0.9, "behind"),)], shared=shared, now=10.0 * number)
+        assert set(world.machine.result.timed_out) == {1}
     assert shared[1].breaker.state is BreakerState.CLOSED
 
 
