@@ -33,6 +33,8 @@ class ProcessSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     health: str | None = None
     """Where it answers health checks in plain text; None: at its address."""
+    prefix: tuple[str, ...] = ()
+    """Command that becomes the process, such as `ip netns exec NAME`."""
 
 
 @dataclass
@@ -122,7 +124,7 @@ class Supervisor:
         log = self._logs / f"{spec.name}.log"
         with log.open("ab") as sink:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
+                *(*spec.prefix, sys.executable),
                 *("-m", "services.local.child", str(os.getpid()), spec.module),
                 cwd=self._root,
                 env={**os.environ, **_python_path(self._root), **spec.environment},

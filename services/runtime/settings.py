@@ -148,7 +148,9 @@ class ServiceSettings(BaseSettings):
         0.0,
         ge=0,
         le=300,
-        description="Wait between reporting not-serving and refusing calls, for load balancers to notice.",
+        description="Wait between reporting not-serving and refusing calls, for load balancers to notice. gRPC clients "
+        "that hold a connection to every replica need none: they are told on the connection. Where somebody else "
+        "chooses the replica (Kubernetes Services, a proxy), as long as that takes to notice.",
     )
     drain_seconds: float = Field(
         20.0,
