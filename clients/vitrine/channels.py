@@ -18,20 +18,37 @@ MAX_MESSAGE_BYTES = 32 * 2**20
 # costs every call the waits of both.
 _RETRIED_BY_FAN_OUT = ("Search", "SearchText", "Get")
 
+# They change nothing, so that they may be made twice whatever became of the first.
+_READING = {
+    "vitrine.v1.VisualSearch": ("Search", "Recognize", "Recommend", "Get", "GetStatus"),
+    "vitrine.v1.Embedder": ("Embed", "GetModel", "ListModels"),
+}
+
+
+def _retried(*codes: str) -> dict[str, object]:
+    return {
+        "maxAttempts": 3,
+        "initialBackoff": "0.05s",
+        "maxBackoff": "0.5s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": codes,
+    }
+
+
 _SERVICE_CONFIG = json.dumps(
     {
         "loadBalancingConfig": [{"round_robin": {}}],
         "methodConfig": [
+            # Only UNAVAILABLE: it says that the call had no effect.
+            {"name": [{}], "retryPolicy": _retried("UNAVAILABLE")},
             {
-                "name": [{}],
-                "retryPolicy": {
-                    "maxAttempts": 3,
-                    "initialBackoff": "0.05s",
-                    "maxBackoff": "0.5s",
-                    "backoffMultiplier": 2,
-                    # Only UNAVAILABLE: it says that the call had no effect.
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
+                # A server that stops also cancels what arrived in its last instant: gRPC has read it, but started none.
+                "name": [
+                    {"service": service, "method": method}
+                    for service, methods in _READING.items()
+                    for method in methods
+                ],
+                "retryPolicy": _retried("UNAVAILABLE", "CANCELLED"),
             },
             {"name": [{"service": "vitrine.v1.Indexer", "method": method} for method in _RETRIED_BY_FAN_OUT]},
         ],
