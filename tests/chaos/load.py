@@ -210,7 +210,7 @@ class Load:
                     self.record.deleted.add(name)
             if not self._running:
                 return
-            await asyncio.sleep(4 * self._pause)
+            await asyncio.sleep(20 * self._pause)
 
 
 def _names(letter, count):

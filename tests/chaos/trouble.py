@@ -74,7 +74,7 @@ class Trouble:
 
     def kept_deadlines(self):
         late = [each for each in self.load.journal.calls if each.seconds > DEADLINE + SLACK]
-        assert late == []
+        assert late == [], late
 
 
 @asynccontextmanager
@@ -104,7 +104,7 @@ async def trouble(stack, folder):
 async def nothing_is_lost(load, indexers):
     """Compares the index with what was acknowledged: every write with its version, and no deleted product."""
     record = load.record
-    assert (record.stale, record.problems) == ([], [])
+    assert (record.stale, record.problems) == ([], []), (record.stale, record.problems)
     stored = {}
     for address in indexers:
         async with open_channel(address) as channel:
@@ -116,8 +116,9 @@ async def nothing_is_lost(load, indexers):
     lost = {
         name: (version, stored.get(name)) for name, version in record.versions.items() if stored.get(name) != version
     }
-    assert lost == {}
-    assert record.deleted & stored.keys() == set()
+    assert lost == {}, f"acknowledged and stored versions: {lost}"
+    back = record.deleted & stored.keys()
+    assert back == set(), f"deleted and back: {back}"
     assert record.acks > len(record.versions)  # some were written more than once
     assert record.deleted
 
