@@ -16,6 +16,14 @@ _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 stack.PORTS = range(15_000 + _WORKER % 8, 32_000, 8)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Makes what a test logged fit to be sent to the process that reports: some log what UTF-8 cannot say."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """Directory of a tiny real CNN (64 x 64 in, 32-d out): fast, and useless at telling products apart."""
