@@ -56,6 +56,7 @@ def requests(collection=COLLECTION):
         "recognize": ("/v1/recognize", form(collection=collection), FORM),
         "feedback": ("/v1/feedback", json.dumps(feedback).encode(), JSON),
         "status": ("/v1/status", None, None),
+        "product": (f"/v1/products/{collection}/P1", None, None),
         "picture": (f"/v1/images/{collection}/P1/0", None, None),
     }
 
@@ -89,7 +90,7 @@ async def test_every_operation_asks_who_is_calling_and_what_they_may(ask, name):
             assert f"needs the scope {scope}; {who} has {may}" in problem["detail"]
 
 
-@pytest.mark.parametrize("name", ["search", "similar", "recognize", "picture"])
+@pytest.mark.parametrize("name", ["search", "similar", "recognize", "product", "picture"])
 async def test_another_collection_is_refused(ask, name):
     path, body, headers = requests()[name]
     status, problem = ask(path, body, name="elsewhere", headers=headers)
