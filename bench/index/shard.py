@@ -25,8 +25,9 @@ from vitrine.v1 import indexer_pb2, indexer_pb2_grpc
 
 PER_REQUEST = 200
 _LOOK_SECONDS = 0.2
-# Longer than `seal_idle_seconds`: what rests is sealed, and merged further, by then.
-_QUIET_LOOKS = 40
+_QUIET_LOOKS = 10
+# Shorter than the quiet that is waited for: what rests is sealed, and merged further, by then.
+_SEAL_IDLE_SECONDS = 1.0
 _SEAL_SECONDS = 1_800.0
 _CALL_SECONDS = 600.0
 
@@ -44,6 +45,7 @@ class Shard:
             "PORT": port,
             "METRICS_PORT": ports.metrics[port],
             "DATA_DIR": folder,
+            "SEAL_IDLE_SECONDS": _SEAL_IDLE_SECONDS,
             **{name.upper(): value for name, value in (settings or {}).items()},
         }
         self._spec = ProcessSpec(

@@ -92,7 +92,13 @@ async def test_a_photo_finds_its_product_also_after_kill_9(make_stack, lite_mode
 
             assert await stored_keys(stack, "shop") == before
             again = [await client.search("shop", image=(CATALOGUE / row["image"]).read_bytes()) for row in views]
-            assert [answer.products for answer in again] == [answer.products for answer in first]
+            for answer, earlier in zip(again, first, strict=True):
+                assert [(each.product_id, each.image_id, each.attributes) for each in answer.products] == [
+                    (each.product_id, each.image_id, each.attributes) for each in earlier.products
+                ]
+                # A photo embedded anew, alone or in a batch, differs in the last bits.
+                scores = [each.score for each in earlier.products]
+                assert [each.score for each in answer.products] == pytest.approx(scores, abs=1e-5)
         assert set((await stack.supervisor.stop()).values()) == {0}
 
 

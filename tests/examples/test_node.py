@@ -11,6 +11,8 @@ import pytest
 from tests.conftest import missing
 from tests.examples.conftest import EXAMPLES
 
+pytestmark = pytest.mark.slow
+
 NODE = EXAMPLES / "node"
 
 

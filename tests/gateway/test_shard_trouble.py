@@ -17,6 +17,8 @@ from vitrine import AsyncVitrine
 from vitrine.errors import DeadlineError, UnavailableError
 from vitrine.v1 import search_pb2, search_pb2_grpc
 
+pytestmark = pytest.mark.slow
+
 CATALOGUE = ROOT / "examples" / "catalogue"
 CALLERS = 6
 DEADLINE = 8.0
