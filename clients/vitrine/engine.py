@@ -27,13 +27,14 @@ from vitrine.search.paging import check_token, request_digest, write_token
 from vitrine.search.reading import no_product, read_points
 from vitrine.search.recommending import taste_vector
 from vitrine.search.resolving import Probe, Resolver
+from vitrine.search.text_encoding import TextEncoder
 from vitrine.search.timing import Timer
 from vitrine.shards import ShardSet
 from vitrine.status import gather_status
 from vitrine.v1 import common_pb2, search_pb2
 
 DEFAULT_STAGE_SECONDS = 0.5
-"""Longest that one ranking stage may take."""
+"""Longest that one ranking stage, or the text encoder, may take."""
 
 
 class SearchEngine:
@@ -48,6 +49,7 @@ class SearchEngine:
         rankings: Mapping[str, RankingPlan] | None = None,
         features: Scorer | None = None,
         taste: Scorer | None = None,
+        text_encoder: TextEncoder | None = None,
         stage_seconds: float = DEFAULT_STAGE_SECONDS,
         policy: ShardPolicy = ShardPolicy(),  # noqa: B008 - immutable
         observer: ShardObserver | None = None,
@@ -63,7 +65,8 @@ class SearchEngine:
             rankings: How candidates are ranked, by collection or alias; a request's own name comes first.
             features: Adds to the scores of all candidates, from knowledge of your own.
             taste: Adds to the scores of searches that say whose they are.
-            stage_seconds: Longest that one ranking stage may take before it is left out.
+            text_encoder: Makes vectors of texts too, in the space of a collection's images; None: they are words only.
+            stage_seconds: Longest that one ranking stage, or the text encoder, may take before it is left out.
             policy: How patient searches are with the shards.
             observer: Told what becomes of each shard.
             answer_observer: Told of every answer.
@@ -74,7 +77,7 @@ class SearchEngine:
         self.answer_observer: Observer = answer_observer or NoObserver()
         self.shelf = shelf or Shelf()
         """May be replaced while calls are under way."""
-        self.resolver = Resolver(self.embedder, self.shards)
+        self.resolver = Resolver(self.embedder, self.shards, text_encoder, stage_seconds)
         self._finder = Finder(
             self.shards,
             rankings=rankings or {},
@@ -99,21 +102,22 @@ class SearchEngine:
         timer = Timer.within(timeout)
         checked = check_search(request, len(self.shards))
         text = next((part for part in checked.parts if part.kind == "text"), None)
-        others = [part for part in checked.parts if part.kind != "text"]
 
         async def resolve() -> Probe:
-            probe = await self.resolver.resolve(checked.options.collection, others, checked.options.top_tags, timer)
+            options = checked.options
+            probe = await self.resolver.resolve(options.collection, checked.parts, options.top_tags, timer)
             self._check_page(request, checked, probe)
             return probe
 
-        if not others:
+        text_alone = all(part.kind == "text" for part in checked.parts)
+        if text_alone:
             self._check_page(request, checked, None)
         question = Question(
             options=checked.options,
-            resolve=resolve if others else None,
-            vector_weight=sum(abs(part.weight) for part in others),
+            resolve=None if text_alone and not self.resolver.encodes_text else resolve,
             text=text.proto.text if text else "",
             text_weight=text.weight if text else 0.0,
+            text_alone=text_alone,
             returned=checked.returned,
         )
         found = await self._finder.find(question, timer)
@@ -124,7 +128,7 @@ class SearchEngine:
             results=_results(found, explain=checked.options.explain),
             coverage=found.coverage,
             degraded=found.degraded,
-            fingerprint=probe.vector.fingerprint if probe else "",
+            fingerprint=probe.fingerprint if probe else "",
             timings=timer.to_proto(),
             tags=probe.tags if probe else (),
             next_page_token=write_token(_digest(request, probe), checked.returned, shown) if found.more else b"",
@@ -152,12 +156,12 @@ class SearchEngine:
                     )
                 )
 
-        found = await self._finder.find(Question(options=options, resolve=resolve, vector_weight=1.0), timer)
+        found = await self._finder.find(Question(options=options, resolve=resolve), timer)
         return search_pb2.RecommendResponse(
             results=_results(found),
             coverage=found.coverage,
             degraded=found.degraded,
-            fingerprint=found.probe.vector.fingerprint if found.probe else "",
+            fingerprint=found.probe.fingerprint if found.probe else "",
             timings=timer.to_proto(),
             query_id=self._answered(found, "recommend", ""),
         )

@@ -16,7 +16,7 @@ from services.gateway.http.app import build_app
 from services.gateway.http.pictures.serving import Pictures
 from services.gateway.http.server import HttpServer
 from services.gateway.observing import ShardMetrics
-from services.gateway.plugins import load_scorer
+from services.gateway.plugins import load_scorer, load_text_encoder
 from services.gateway.service import VisualSearchServicer
 from services.gateway.settings import GatewaySettings
 from services.runtime.server import Lifecycle, StartError, run
@@ -52,6 +52,7 @@ class Gateway:
             rankings={name: each.plan for name, each in settings.ranking.items()},
             features=load_scorer("features", settings.features),
             taste=load_scorer("taste", settings.taste),
+            text_encoder=load_text_encoder("text_encoder", settings.text_encoder),
             stage_seconds=settings.ranking_stage_seconds,
             policy=settings.shard_policy,
             observer=ShardMetrics(),

@@ -25,6 +25,6 @@ class AnswerObserver:
         metrics.RESULTS.observe(len(answered.product_ids))
 
     def stage_skipped(self, stage: str, error: BaseException) -> None:
-        """Counts a ranking stage that was left out, and says why."""
+        """Counts a stage that was left out, and says why."""
         metrics.STAGES_SKIPPED.labels(stage, "late" if isinstance(error, TimeoutError) else "failed").inc()
-        log.warning("ranking stage left out", stage=stage, error=f"{type(error).__name__}: {error}"[:500])
+        log.warning("stage left out", stage=stage, error=f"{type(error).__name__}: {error}"[:500])

@@ -17,7 +17,9 @@ STAGE_SECONDS = Histogram(
 )
 SEARCHES = Counter("vitrine_gateway_searches", "Searches answered, by kind of query.", ("query",))
 STAGES_SKIPPED = Counter(
-    "vitrine_gateway_stages_skipped", "Ranking stages left out of an answer, by stage and reason.", ("stage", "reason")
+    "vitrine_gateway_stages_skipped",
+    "Stages left out of an answer (of the ranking, `images`, `encode_text`), by stage and reason.",
+    ("stage", "reason"),
 )
 DEGRADED = Counter("vitrine_gateway_degraded", "Answers that are less than they could be, by reason.", ("reason",))
 COVERAGE = Histogram(

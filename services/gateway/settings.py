@@ -69,7 +69,8 @@ class GatewaySettings(PeerSettings):
         0.5,
         gt=0,
         le=60,
-        description="Longest that one ranking stage may take; then the answer goes on without it, and says so.",
+        description="Longest that one ranking stage, or the text encoder, may take; then the answer goes on without "
+        "it, and says so.",
     )
     features: str = Field(
         "",
@@ -82,6 +83,13 @@ class GatewaySettings(PeerSettings):
         pattern=_REFERENCE,
         description="The same for personal taste; asked only where a search says whose it is (`user_key`). Empty: "
         "none.",
+    )
+    text_encoder: str = Field(
+        "",
+        pattern=_REFERENCE,
+        description="`module:function` that returns a `vitrine.search.text_encoding.TextEncoder`, the text half of a "
+        "joint text-image model: texts are then vectors too in collections of its embedding space. Costs every search "
+        "with text the time that it takes. Empty: texts are words only.",
     )
     data_dir: Path | None = Field(
         None,

@@ -2,10 +2,11 @@
 
 import pytest
 
-from services.gateway.plugins import load_scorer
+from services.gateway.plugins import load_scorer, load_text_encoder
 from services.gateway.settings import GatewaySettings
 from services.runtime.server import StartError
 from services.runtime.settings import SettingsError, load_settings
+from tests.gateway.encoders import BagOfWords
 from tests.gateway.test_process import start_failing
 from vitrine.ranking.boosts import Boost
 from vitrine.ranking.caps import Cap
@@ -71,6 +72,19 @@ def test_scorers_are_loaded_by_name():
     ):
         with pytest.raises(StartError, match=told):
             load_scorer("taste", reference)
+
+
+def test_text_encoders_are_loaded_by_name():
+    assert load_text_encoder("text_encoder", "") is None
+    assert isinstance(load_text_encoder("text_encoder", "tests.gateway.encoders:BagOfWords"), BagOfWords)
+    for reference, told in (
+        ("tests.gateway.nothing:create", "ModuleNotFoundError"),
+        ("tests.gateway.scorers:create_taste", "it returned Preferences, which has no `async def encode`"),
+        ("tests.gateway.encoders:Blocking", "it returned Blocking, which has no `async def encode`"),
+        ("tests.gateway.encoders:Nameless", "it returned Nameless, which has no `fingerprint`"),
+    ):
+        with pytest.raises(StartError, match=told):
+            load_text_encoder("text_encoder", reference)
 
 
 def test_the_gateway_does_not_start_with_what_it_cannot_use(tmp_path):

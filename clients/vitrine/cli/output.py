@@ -28,13 +28,13 @@ errors = Console(stderr=True, width=None if sys.stderr.isatty() else _NOT_A_TERM
 
 # The stages that follow one another, before those of the ranking; the others are inside `embed`, or beside all that.
 _STAGES = ("embed", "lookup", "index", "merge")
-_BESIDE = ("decode", "queue", "model", "text")
+_BESIDE = ("decode", "queue", "model", "text", "encode_text")
 
 _REASONS = {
     "shard_failed": "a shard failed or could not be reached",
     "shard_timed_out": "a shard did not answer in time",
     "shard_skipped": "a shard was not asked, because it failed again and again",
-    "text_incomplete": "the words count on some shards only, or on none",
+    "text_incomplete": "the text counts in part only",
     "stage_skipped": "a ranking stage failed or took too long",
 }
 

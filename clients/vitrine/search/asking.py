@@ -51,6 +51,11 @@ async def ask_nearest(
     return found
 
 
+def refuses_vector(error: VitrineError) -> bool:
+    """Returns whether it is the vector, and nothing else of the question, that shards refuse."""
+    return any(violation.field.startswith("queries[0].vector") for violation in error.violations)
+
+
 async def ask_words(shards: ShardSet, options: Options, text: str, want: int, timer: Timer) -> Worded:
     """Asks every shard for the `want` products whose words match best. Overlaps with the search by vector.
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vitrine.errors import UnavailableError, VitrineError
+from vitrine.errors import InvalidArgumentError, PreconditionError, UnavailableError, VitrineError
 from vitrine.limits import MAX_K
 from vitrine.merge import interleave_hits, merge_hits
 from vitrine.ranking.candidates import Candidate, Context, Scorer
 from vitrine.ranking.pipeline import Ranked, run_stages
 from vitrine.ranking.plan import RankingPlan
 from vitrine.search.answering import Degraded, coverage_of, shard_reasons
-from vitrine.search.asking import Nearest, Worded, ask_nearest, ask_words, require_words
+from vitrine.search.asking import Nearest, Worded, ask_nearest, ask_words, refuses_vector, require_words
 from vitrine.search.checking import Options
 from vitrine.search.facets import count_facets
 from vitrine.search.fusing import fuse
@@ -21,6 +21,7 @@ from vitrine.search.images import read_best_vectors, read_images
 from vitrine.search.observing import Observer
 from vitrine.search.paging import MAX_DEPTH, Returned
 from vitrine.search.resolving import Probe
+from vitrine.search.text_encoding import ENCODE_TEXT
 from vitrine.search.timing import Timer
 from vitrine.search.together import together
 from vitrine.shards import ShardSet
@@ -41,9 +42,10 @@ class Question:
     options: Options
     resolve: Callable[[], Coroutine[Any, Any, Probe]] | None = None
     """Finds the vector, once; None: by words alone."""
-    vector_weight: float = 0.0
     text: str = ""
     text_weight: float = 0.0
+    text_alone: bool = False
+    """There is no other part: where the vector of the text is of no use, its words are enough."""
     returned: Returned | None = None
     """By earlier pages."""
     probe: Probe | None = None
@@ -143,9 +145,11 @@ class Finder:
             first_rank=question.before + 1,
             coverage=coverage_of(asked.leading, len(self._shards)),
             probe=question.probe,
-            degraded=self._reasons(asked),
+            degraded=self._reasons(question, asked),
             facets=count_facets(asked.candidates, options.facets),
         )
+        if question.probe is not None and question.probe.text_error is not None:
+            self._observer.stage_skipped(ENCODE_TEXT, question.probe.text_error)
         skipped = dict(ranked.skipped)
         if options.with_images:
             skipped |= await self._add_images(found, timer)
@@ -159,16 +163,15 @@ class Finder:
         """Asks by vector and by words, as far as the question has them, at once."""
         nearest: Nearest | None = None
         worded: Worded | None = None
-        if question.resolve is None:
-            worded = await ask_words(self._shards, question.options, question.text, want, timer)
-            require_words(worded, self._shards, question.options)
-        elif question.text:
+        if question.text:
             nearest, words = await together(
                 self._ask_nearest(question, want, timer),
                 ask_words(self._shards, question.options, question.text, want, timer),
             )
             worded = words
-            if len(words.answers) < len(self._shards) and not question.options.allow_partial:
+            if nearest is None:
+                require_words(words, self._shards, question.options)
+            elif len(words.answers) < len(self._shards) and not question.options.allow_partial:
                 raise UnavailableError("the words of the query count on some shards only, and allow_partial is false")
         else:
             nearest = await self._ask_nearest(question, want, timer)
@@ -178,17 +181,28 @@ class Finder:
                 by_vector = merge_hits((answer.results[0].hits for answer in nearest.answers.values()), want)
             if worded is not None:
                 by_words = interleave_hits((answer.hits for answer in worded.answers.values()), want)
-            candidates = fuse(
-                by_vector, by_words, nearest_weight=question.vector_weight, text_weight=question.text_weight
-            )
+            vector_weight = question.probe.weight if question.probe is not None else 0.0
+            candidates = fuse(by_vector, by_words, nearest_weight=vector_weight, text_weight=question.text_weight)
         exhausted = len(by_vector or ()) < want and len(by_words or ()) < want
         return _Asked(nearest, worded, candidates, exhausted)
 
-    async def _ask_nearest(self, question: Question, want: int, timer: Timer) -> Nearest:
+    async def _ask_nearest(self, question: Question, want: int, timer: Timer) -> Nearest | None:
+        """Asks by vector; returns None where there are only words to search by."""
+        if question.resolve is None:
+            return None
         if question.probe is None:
-            assert question.resolve is not None
             question.probe = await question.resolve()
-        return await ask_nearest(self._shards, question.options, question.probe.vector, want, timer)
+        if question.probe.vector is None:
+            return None
+        try:
+            return await ask_nearest(self._shards, question.options, question.probe.vector, want, timer)
+        except (PreconditionError, InvalidArgumentError) as error:
+            if not (question.text_alone and refuses_vector(error)):
+                raise
+            # Of another embedding space: the encoder is for other collections. Of this one, yet refused: it is broken.
+            broken = None if isinstance(error, PreconditionError) else error
+            question.probe = replace(question.probe, vector=None, text_error=broken)
+            return None
 
     async def _rank(self, question: Question, own: str, candidates: Sequence[Candidate], timer: Timer) -> Ranked:
         stages = self._plan(question.options, own).stages(self._features, self._taste_of(question.options))
@@ -229,9 +243,10 @@ class Finder:
         self._own_names[name] = own
         return own
 
-    def _reasons(self, asked: _Asked) -> list[Degraded]:
+    def _reasons(self, question: Question, asked: _Asked) -> list[Degraded]:
         reasons = shard_reasons(asked.leading)
-        if asked.worded is not None and len(asked.worded.answers) < len(self._shards):
+        words_missing = asked.worded is not None and len(asked.worded.answers) < len(self._shards)
+        if words_missing or (question.probe is not None and question.probe.text_error is not None):
             reasons.append(search_pb2.DEGRADED_REASON_TEXT_INCOMPLETE)
         return reasons
 

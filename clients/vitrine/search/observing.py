@@ -1,4 +1,4 @@
-"""What a program around the engine may watch: answers given, ranking stages left out."""
+"""What a program around the engine may watch: answers given, stages left out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Observer(Protocol):
         ...
 
     def stage_skipped(self, stage: str, error: BaseException) -> None:
-        """A ranking stage failed or was late; its answer goes on without it."""
+        """A stage failed or was late; its answer goes on without it."""
         ...
 
 

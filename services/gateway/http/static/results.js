@@ -63,7 +63,7 @@ const REASONS = {
   shard_failed: "a part of the index did not answer",
   shard_timed_out: "a part of the index was too slow",
   shard_skipped: "a part of the index is away",
-  text_incomplete: "the words counted in a part of the index only",
+  text_incomplete: "the words counted in part only",
   stage_skipped: "time was too short to rank in full",
 };
 
