@@ -48,6 +48,8 @@ class Caller(NamedTuple):
     """Who it is, for fairness; empty: did not say."""
     deadline: float | None = None
     """In `time.monotonic()`'s terms."""
+    images: int = 1
+    """How many come in one request, and so wait for each other."""
 
     @classmethod
     def with_time_left(cls, priority: Priority, name: str, seconds: float | None) -> Caller:
@@ -245,7 +247,9 @@ class Pipeline:
         try:
             if not self._decodes_in_lanes:
                 await self._decode(picture, caller)
-            patience = arrived + self._longest_wait if caller.priority is Priority.INTERACTIVE else None
+            # Images of one request wait for each other; what was admitted with them must not be refused for that.
+            hasty = caller.priority is Priority.INTERACTIVE and caller.images == 1
+            patience = arrived + self._longest_wait if hasty else None
             inference = await self.lanes.submit(picture, caller.priority, caller.deadline, caller.name, patience)
         finally:
             timings.decode += picture.seconds

@@ -193,6 +193,27 @@ async def test_a_full_interactive_queue_refuses_with_retry_advice_and_recovers(t
         assert embedder.held == 0
 
 
+async def test_a_single_image_that_waited_too_long_is_refused_but_images_of_one_request_wait_for_each_other(
+    tiny_model, device
+):
+    async with serving(tiny_model, interactive_queue_seconds=0.2) as embedder:
+        device.hold()
+        first = asyncio.ensure_future(embedder.stub.Embed(images(PHOTO)))
+        await eventually(lambda: device.batches == [1])
+        late = asyncio.ensure_future(embedder.stub.Embed(images(OTHER)))
+        together = asyncio.ensure_future(embedder.stub.Embed(images(PHOTO, OTHER)))
+        await eventually(lambda: embedder.held == 4)
+        await asyncio.sleep(0.3)
+        device.release.set()
+        await first
+        with pytest.raises(grpc.RpcError) as caught:
+            await late
+        error = from_rpc_error(caught.value)
+        assert type(error) is OverloadedError
+        assert error.retry_after is not None
+        assert [result.status.code for result in (await together).results] == [0, 0]
+
+
 async def test_a_full_bulk_queue_waits_instead(tiny_model, device):
     settings = {"interactive_queue_items": 4, "bulk_queue_items": 4, "max_images_per_request": 4}
     async with serving(tiny_model, **settings) as embedder:
