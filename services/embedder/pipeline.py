@@ -52,9 +52,9 @@ class Caller(NamedTuple):
     """How many come in one request, and so wait for each other."""
 
     @classmethod
-    def with_time_left(cls, priority: Priority, name: str, seconds: float | None) -> Caller:
+    def with_time_left(cls, priority: Priority, name: str, seconds: float | None, images: int = 1) -> Caller:
         """Makes one whose deadline is so many seconds away; None: there is none."""
-        return cls(priority, name, None if seconds is None else time.monotonic() + seconds)
+        return cls(priority, name, None if seconds is None else time.monotonic() + seconds, images)
 
 
 class ImageFile(NamedTuple):

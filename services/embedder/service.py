@@ -43,8 +43,7 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServicer):
             )
         _check_top_tags(request.top_tags)
         priority = Priority.from_proto(request.priority, Priority.INTERACTIVE)
-        caller = Caller.with_time_left(priority, current_caller(), context.time_remaining())
-        caller = caller._replace(images=len(images))
+        caller = Caller.with_time_left(priority, current_caller(), context.time_remaining(), images=len(images))
         with_classes = request.top_tags > 0
         with self._models.find(request.model) as served:
             pipeline, model = served.pipeline, served.model
