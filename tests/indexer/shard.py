@@ -73,7 +73,15 @@ class Shard:
         if self.channel is not None:
             await self.channel.close()
         self.channel = open_channel(self.address)
-        await self.channel.channel_ready()
+        ready = asyncio.create_task(self.channel.channel_ready())
+        # A shard that dies after its first answer never takes another connection.
+        watching = asyncio.create_task(self.supervisor.watch())
+        try:
+            done, _ = await asyncio.wait({ready, watching}, return_when=asyncio.FIRST_COMPLETED)
+            await done.pop()
+        finally:
+            ready.cancel()
+            watching.cancel()
         self.stub = indexer_pb2_grpc.IndexerStub(self.channel)
 
     async def child(self, module):

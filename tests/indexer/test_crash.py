@@ -173,10 +173,11 @@ async def crash_cycles(shard, cycles, tmp_path, monkeypatch):
     async with shard(segment_points=32, max_segment_points=1_000, group_commit_ms=1, seal_idle_seconds=0.05) as running:
         await running.create()
         for _ in range(cycles):
-            working = asyncio.create_task(workload(running, truth, rng, clock))
-            await crash(running, armed, rng, fuse)
-            await working
-            armed = await restart(running, truth, rng, fuse)
+            async with asyncio.timeout(180):  # a cycle takes some seconds: what waits longer waits for ever
+                working = asyncio.create_task(workload(running, truth, rng, clock))
+                await crash(running, armed, rng, fuse)
+                await working
+                armed = await restart(running, truth, rng, fuse)
     print(f"fuses blown: {dict(fuse.blown)}; {clock[0]} writes")
     return fuse.blown, clock[0]
 
