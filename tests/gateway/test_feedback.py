@@ -73,6 +73,32 @@ async def test_users_are_told_apart_but_not_known(recorder, tmp_path):
     assert b"example.com" not in stored
 
 
+async def test_answers_go_to_disk_together_and_no_later_than_what_was_done_with_them(tmp_path):
+    """A commit for each answer would cost the searches more than all else that the gateway does."""
+
+    class Counting(FeedbackStore):
+        writes = 0
+
+        def write(self, items):
+            self.writes += 1
+            return super().write(items)
+
+    store = Counting(tmp_path / "feedback.sqlite", 365_000 * DAY)
+    recorder = FeedbackRecorder(store, Pseudonyms(b"k" * 32), 1_000)
+    for number in range(200):
+        recorder.shown(answered(f"q{number}"))
+        await asyncio.sleep(0.001)
+    await recorder.record(feedback("q199"))
+    records = await everything(recorder)
+    assert len(records) == 200
+    assert sum(len(record.events) for record in records) == 1
+    assert store.writes < 50
+    recorder.shown(answered("nothing is done with it"))
+    while len(await everything(recorder)) < 201:
+        await asyncio.sleep(0.01)
+    await recorder.close()
+
+
 @pytest.mark.parametrize(
     ("request_", "told"),
     [

@@ -1,8 +1,8 @@
 """Writes feedback in a thread of its own: answers without anyone waiting, events durable before they are acked.
 
-Answers go to disk together, some a quarter of a second after they were given: a commit for each would take more from the
-searches, which this thread shares a processor and the interpreter with, than everything else that the gateway does.
-What shoppers do is written at once, with every answer before it.
+Answers go to disk together, within a quarter of a second: a commit for each would take more from the searches, with
+which this thread shares the interpreter, than anything else in the gateway. What shoppers do is written at once, with
+every answer before it.
 """
 
 from __future__ import annotations
