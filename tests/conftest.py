@@ -45,9 +45,9 @@ SET_LAYOUT = {
 """Settings with which an embedder has nothing to measure at start."""
 
 
-def missing(package):
-    """Skips a test that needs a system package; fails it where that must be there (`.ci/run` says so)."""
-    told = f"{package} is not installed (Debian: apt-get install {package})"
+def missing(package, install="Debian: apt-get install {}"):
+    """Skips a test that needs a package; fails it where that must be there (`.ci/run` says so)."""
+    told = f"{package} is not installed ({install.format(package)})"
     if package in os.environ.get("VITRINE_TEST_REQUIRES", "").split():
         pytest.fail(told)
     pytest.skip(told)

@@ -17,11 +17,25 @@ from pathlib import Path
 import milvus
 
 
+class _Config(milvus.MilvusServerConfig):
+    def try_bind_port(self, port: int) -> socket.socket | None:
+        """Tells whether a port is free as the server will see it, which minds no lingering connections of the last."""
+        probe = socket.socket()
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen()
+        except OSError:
+            probe.close()
+            return None
+        return probe
+
+
 def main() -> None:
     """Command line entry."""
     folder, port = Path(sys.argv[1]), int(sys.argv[2])
     ports = _free_ports(14, but=port)
-    config = milvus.MilvusServerConfig(data_dir=str(folder))
+    config = _Config(data_dir=str(folder))
     others = [name for name in config.configurable_items if name.endswith("_port") and name != "proxy_port"]
     config.update(proxy_port=port, **dict(zip(others, ports, strict=False)))
     config.resolve()

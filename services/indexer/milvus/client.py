@@ -157,7 +157,7 @@ class Milvus:
         self._call("delete", name, filter=expression, timeout=timeout)
 
     def last_write(self, name: str) -> int:
-        """Returns Milvus' time of the last write to a collection through this client.
+        """Returns Milvus' time of the last upsert to a collection through this client.
 
         pymilvus keeps it for its session consistency, and shows it to nobody; without it every search during a commit
         would wait for that commit.

@@ -146,11 +146,14 @@ class Commits:
                 timeout=self._timeout,
             )
         self._ledger.dig_up(changes.dug_up)
+        if changes.gone or changes.dug_up:
+            # Milvus 2.3 does not tell the time of a delete. That of a write after it does as well.
+            self._ledger.write(state, {})
         if self._flush:
             self._milvus.flush(self._name)
             self._milvus.flush(self._ledger.name)
         at = self._ledger.last_write()
-        if changes.puts or changes.gone:
+        if changes.puts:
             at = max(at, self._milvus.last_write(self._name))
         self._read_back(state, at)
 

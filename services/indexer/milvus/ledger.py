@@ -78,7 +78,7 @@ class Ledger:
             self._milvus.delete(self.name, one_of(KEY, some), timeout=self._timeout)
 
     def last_write(self) -> int:
-        """Returns Milvus' time of the last write of `write` or `dig_up`."""
+        """Returns Milvus' time of the last `write`."""
         return self._milvus.last_write(self.name)
 
     def checked(self, state: State) -> State:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from importlib.util import find_spec
 import pytest
 
 from services.local.stack import ROOT, Ports
+from tests.conftest import missing
 
 OWN_SERVER = "VITRINE_TEST_MILVUS_URI"
 """Names a Milvus that runs already, of another version for instance; the tests make databases of their own in it."""
@@ -24,17 +24,20 @@ _STOP_SECONDS = 5
 _BINARIES = ROOT / ".vitrine" / "milvus-bin"
 
 
+def need(package):
+    """Skips a test without one of the extra's packages; fails it where that must be there."""
+    if find_spec(package) is None:
+        missing(package, "make .venv/.milvus")
+
+
 @contextmanager
 def milvus_server(folder):
-    """Runs a server while the block runs; yields its URI. Skips where the extra is not installed."""
-    missing = [name for name in ("pymilvus", "milvus") if find_spec(name) is None]
+    """Runs a server while the block runs; yields its URI. Skips where the extra may be missing, and is."""
+    need("pymilvus")
     if own := os.environ.get(OWN_SERVER):
-        missing = [name for name in missing if name == "pymilvus"]
-    if missing:
-        pytest.skip(f"{' and '.join(missing)} not installed (make .venv/.milvus)")
-    if own:
         yield own
         return
+    need("milvus")
     server = Server(folder)
     server.start()
     try:
@@ -58,7 +61,6 @@ class Server:
         _BINARIES.mkdir(parents=True, exist_ok=True)
         if not (self._folder / "bin").exists():
             (self._folder / "bin").symlink_to(_BINARIES)
-        self._await_port()
         log = self._folder / "server.log"
         with log.open("ab") as sink:
             self._process = subprocess.Popen(
@@ -78,15 +80,6 @@ class Server:
                 tail = log.read_text(errors="replace")[-2_000:]
                 self.stop()
                 pytest.fail(f"Milvus does not start:\n{tail}")
-            time.sleep(0.2)
-
-    def _await_port(self):
-        """The package binds its port to try it, which fails while connections to the last process linger (60 s)."""
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline:
-            with socket.socket() as probe, suppress(OSError):
-                probe.bind(("127.0.0.1", self._port))
-                return
             time.sleep(0.2)
 
     def kill(self):
