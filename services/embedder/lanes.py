@@ -98,8 +98,10 @@ class Lanes:
         self._scheduler: Scheduler[Job] = Scheduler(batching, clock, self._drop)
         self._closing = False
         self.seconds_per_image = 0.0
-        """Running mean of the time an image takes, decoding in the lanes included, divided by the lanes that are busy:
-        what each image adds to the wait of those behind it. 0 before the first batch."""
+        """Running mean of the time an image takes that goes through the model, decoding in the lanes included, divided
+        by the lanes that are busy: what each image adds to the wait of those behind it. Nothing is learnt from bad
+        images, which take next to none: a flood of them must not make the wait for the model look short. 0 before the
+        first batch."""
         self.succeeded_at: float | None = None
         """When a batch last went through, in the clock's time."""
         self.failures = 0
@@ -164,10 +166,11 @@ class Lanes:
         while batch := self._next_batch():
             began = self._clock()
             try:
-                self._process(batch)
+                through, lost = self._process(batch)
                 seconds = self._clock() - began
                 self._meters.busy_seconds.inc(seconds)
-                self._learn(seconds / (len(batch) * max(self._scheduler.busy, 1)))
+                if through:
+                    self._learn((seconds - lost) / (through * max(self._scheduler.busy, 1)))
             except Exception as error:  # a lane must outlive everything
                 log.exception("lane failed", model=self._model)
                 self._deliver([(job, InternalError(f"the model failed: {type(error).__name__}")) for job in batch])
@@ -190,20 +193,25 @@ class Lanes:
                 self._changed.wait()
         return ()
 
-    def _process(self, batch: Sequence[Job]) -> None:
+    def _process(self, batch: Sequence[Job]) -> tuple[int, float]:
+        """Answers a batch; returns how many images went through the model, and the seconds lost on others."""
         ready: list[Job] = []
         results: list[tuple[Job, _Result]] = []
+        lost = 0.0
         for job in batch:
+            began = self._clock()
             try:
                 if job.picture.decode(in_lane=self._too_large is not None):
                     ready.append(job)
-                else:
-                    self._call(self._too_large, job)
+                    continue
+                self._call(self._too_large, job)
             except VitrineError as error:
                 results.append((job, error))
+            lost += self._clock() - began
         if ready:
             results += self._infer(ready)
         self._deliver(results)
+        return sum(isinstance(result, Inference) for _, result in results), lost
 
     def _infer(self, batch: Sequence[Job]) -> list[tuple[Job, _Result]]:
         size = self._batching.padded(len(batch))

@@ -237,6 +237,58 @@ async def test_the_time_of_an_image_is_learnt():
         await eventually(lambda: lanes.seconds_per_image == learnt)  # after the answers left
 
 
+async def test_nothing_is_learnt_from_what_never_went_through_the_model():
+    clock = Clock()
+
+    def damaged(in_lane):
+        clock.now += 0.5
+        raise InvalidArgumentError("damaged", field="image.data")
+
+    def large(in_lane):
+        clock.now += 0.5
+
+    async def bad(task):
+        with pytest.raises((InvalidArgumentError, InternalError)):
+            await task
+
+    async with running(sizes=(1, 2, 4), clock=clock, too_large=lambda job: job.answer.cancel()) as (
+        device,
+        lanes,
+        submit,
+    ):
+        await bad(submit(Picture(damaged))[0])
+        (failing,) = submit(1)
+        await device.running(1)
+        clock.now += 1.0
+        device.release(error=RuntimeError("out of memory"))
+        await bad(failing)
+        (first,) = submit(2)
+        await device.running(2)  # the lane is past those before
+        assert lanes.seconds_per_image == 0.0
+        # Alone they teach nothing; in company they hide nothing of what the good one took.
+        mixed = submit(Picture(damaged), 3, Picture(large))
+        await eventually(lambda: len(lanes) == 3)
+        clock.now += 4.0
+        device.release()
+        await first
+        await device.running(3)
+        clock.now += 6.0
+        device.release()
+        assert (await mixed[1]).embedding[0] == 3
+        learnt = pytest.approx(4.0 + 0.1 * (6.0 - 4.0))
+        await eventually(lambda: lanes.seconds_per_image == learnt)  # after the answers left
+        await bad(mixed[0])
+        with pytest.raises(asyncio.CancelledError):
+            await mixed[2]
+        for _ in range(3):
+            await bad(submit(Picture(damaged))[0])
+        (last,) = submit(4)
+        await device.running(4)
+        assert lanes.seconds_per_image == learnt
+        device.release()
+        await last
+
+
 async def test_a_picture_that_waited_too_long_is_refused_with_advice():
     clock = Clock()
     async with running(clock=clock) as (device, lanes, submit):
