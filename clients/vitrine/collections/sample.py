@@ -6,13 +6,11 @@ hashes are lowest. Every product has the same chance, and one that is deleted ch
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import heapq
 from collections.abc import Callable
-from contextlib import aclosing
 
-from vitrine.collections.scanning import Key, Waiting, key_of, scan
+from vitrine.collections.scanning import Key, Page, Waiting, key_of, scan_all
 from vitrine.ingest.retry import Backoff
 from vitrine.shards import ShardSet
 
@@ -79,16 +77,10 @@ async def sample_products(
         VitrineError: A shard refuses, or stayed away too long.
     """
     sample = Sample(n, seed)
-    read = 0
 
-    async def one(index: int) -> None:
-        nonlocal read
-        async with aclosing(scan(shards, index, collection, backoff=backoff, waiting=waiting)) as pages:
-            async for page in pages:
-                for point in page:
-                    sample.offer(key_of(point))
-                read += len(page)
-                told(read)
+    def take(_: int, page: Page) -> None:
+        for point in page:
+            sample.offer(key_of(point))
 
-    await asyncio.gather(*(one(index) for index in range(len(shards))))
+    await scan_all(shards, collection, take, backoff=backoff, waiting=waiting, told=told)
     return sample.chosen()

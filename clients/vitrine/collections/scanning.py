@@ -1,4 +1,4 @@
-"""Reads the points of a collection in key order: a shard at a time, or all shards merged; bounded in memory."""
+"""Reads the points of a collection in key order: of a shard, of all side by side, or merged; bounded in memory."""
 
 from __future__ import annotations
 
@@ -76,6 +76,51 @@ async def scan(
             raise error
         waiting(error, delay)
         await asyncio.sleep(delay)
+
+
+async def scan_all(
+    shards: ShardSet,
+    collection: str,
+    take: Callable[[int, Page], None],
+    *,
+    backoff: Backoff,
+    waiting: Waiting,
+    told: Callable[[int], None],
+) -> int:
+    """Reads the keys and attributes of all points of a collection, all shards side by side.
+
+    Args:
+        shards: All shards of the index.
+        collection: What to read.
+        take: Gets a shard's number and its next page; of each shard in key order.
+        backoff: How long to try a shard that is away.
+        waiting: Hears where one is.
+        told: Hears how many points have been read.
+
+    Returns:
+        How many points were read.
+
+    Raises:
+        VitrineError: A shard refuses, or stayed away too long; the others are not read on.
+    """
+    read = 0
+
+    async def one(index: int) -> None:
+        nonlocal read
+        async with aclosing(scan(shards, index, collection, backoff=backoff, waiting=waiting)) as pages:
+            async for page in pages:
+                take(index, page)
+                read += len(page)
+                told(read)
+
+    scans = [asyncio.ensure_future(one(index)) for index in range(len(shards))]
+    try:
+        await asyncio.gather(*scans)
+    finally:
+        for each in scans:
+            each.cancel()
+        await asyncio.gather(*scans, return_exceptions=True)
+    return read
 
 
 def broken(error: VitrineError) -> VitrineError:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from vitrine.collections.sample import Sample
-from vitrine.collections.scanning import Waiting, scan
+from vitrine.collections.scanning import Page, Waiting, scan_all
 from vitrine.ingest.retry import Backoff
 from vitrine.shards import ShardSet
 
@@ -51,23 +49,21 @@ async def sample_several(
     """
     found = Sampled()
     sample = Sample(n, seed)
+    # Keys come in order, and all pictures of a product are on one shard.
+    last = [("", 0)] * len(shards)
 
-    async def one(index: int) -> None:
-        # Keys come in order, and all pictures of a product are on one shard.
-        product_id, pictures = "", 0
-        async with aclosing(scan(shards, index, collection, backoff=backoff, waiting=waiting)) as pages:
-            async for page in pages:
-                for point in page:
-                    if point.key.product_id != product_id:
-                        product_id, pictures = point.key.product_id, 0
-                        found.products += 1
-                    pictures += 1
-                    if pictures == 2:
-                        found.several += 1
-                        sample.offer((product_id, ""))
-                found.points += len(page)
-                told(found.points)
+    def take(shard: int, page: Page) -> None:
+        product_id, pictures = last[shard]
+        for point in page:
+            if point.key.product_id != product_id:
+                product_id, pictures = point.key.product_id, 0
+                found.products += 1
+            pictures += 1
+            if pictures == 2:
+                found.several += 1
+                sample.offer((product_id, ""))
+        last[shard] = product_id, pictures
 
-    await asyncio.gather(*(one(index) for index in range(len(shards))))
+    found.points = await scan_all(shards, collection, take, backoff=backoff, waiting=waiting, told=told)
     found.chosen = [product_id for product_id, _ in sample.chosen()]
     return found
