@@ -70,9 +70,8 @@ def merge_parts(parts: Sequence[Part], waited: float | None) -> indexer_pb2.Inde
 
 def query_result(query: Query, hits: Sequence[Hit], with_attributes: bool) -> indexer_pb2.VectorQueryResult:
     """Returns the answer to a query, with the token of its next page where that is asked for."""
-    result = indexer_pb2.VectorQueryResult(
-        hits=[product_hit(hit, with_attributes) for hit in hits], exhausted=len(hits) < query.k
-    )
+    result = indexer_pb2.VectorQueryResult(exhausted=len(hits) < query.k)
+    add_hits(result, hits, with_attributes)
     if query.digest is not None and not result.exhausted and query.depth < MAX_DEPTH:
         result.next_page_token = next_page_token(
             query.digest, score=hits[-1].score, product_id=hits[-1].record.product_id, depth=query.depth
@@ -80,13 +79,18 @@ def query_result(query: Query, hits: Sequence[Hit], with_attributes: bool) -> in
     return result
 
 
-def product_hit(hit: Hit, with_attributes: bool) -> indexer_pb2.ProductHit:
-    """Returns a hit as it is sent."""
-    stored = hit.record.point()
-    answered = indexer_pb2.ProductHit(
-        key=stored.key, score=hit.score, image_uri=stored.image_uri, version=stored.version
-    )
-    if with_attributes:
-        for name, value in stored.attributes.items():
-            answered.attributes[name].CopyFrom(value)
-    return answered
+def add_hits(
+    answer: indexer_pb2.VectorQueryResult | indexer_pb2.SearchTextResponse, hits: Sequence[Hit], with_attributes: bool
+) -> None:
+    """Adds hits to an answer. In place: messages that are made first and then copied cost five times as much."""
+    answered = answer.hits
+    for score, record in hits:
+        hit = answered.add(score=score, version=record.version)
+        hit.key.product_id = record.product_id
+        hit.key.image_id = record.image_id
+        if record.payload:
+            stored = record.stored()
+            hit.image_uri = stored.image_uri
+            if with_attributes:
+                for name, value in stored.attributes.items():
+                    hit.attributes[name].CopyFrom(value)

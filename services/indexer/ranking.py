@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -53,77 +51,93 @@ def best_rows(scores: FloatArray, products: Ordinals, query: Query, metric: int)
     while wanted < count:
         top = np.argpartition(scores, count - wanted)[count - wanted :]
         if len(np.unique(products[top])) >= query.depth:
-            kth = _kth_best(scores[top], products[top], query.depth)
+            kth = _kth(*_best_first(scores[top], products[top])[1:], query.depth)
             return np.flatnonzero(scores >= kth - slack(query.vector, kth, metric))
         wanted *= 4
     return np.arange(count)
 
 
-def kth_product(found: Sequence[Candidates], k: int) -> float:
-    """Returns the score of the k-th best product among candidates, minus infinity where there are fewer."""
-    return _kth_best(*_together(found), k)
+class Pool:
+    """All candidates for the answer to one query."""
 
+    def __init__(self, found: Sequence[Candidates]) -> None:
+        self._found = found
+        self._order, self._scores, self._products = _best_first(*_together(found))
 
-def rank(found: Sequence[Candidates], query: Query, metric: int) -> list[Hit]:
-    """Returns the k best products among candidates, best first."""
-    if not found:
-        return []
-    scores, products = _together(found)
-    kth = _kth_best(scores, products, query.depth)
-    margin = slack(query.vector, kth if math.isfinite(kth) else float(np.abs(scores).max(initial=0.0)), metric)
-    hits: dict[str, Hit] = {}
-    for each, rows in _near(found, scores, products, kth, margin):
-        fair = fair_scores(query.vector, each.view.vectors[rows], metric)
-        for row, score in zip(rows, fair.tolist(), strict=True):
-            hit = Hit(score, each.view.table.records[row])
-            known = hits.get(hit.record.product_id)
-            if known is None or _order(hit) < _order(known):
-                hits[hit.record.product_id] = hit
-    return [hit for hit in sorted(hits.values(), key=_order)[: query.depth] if hit.score >= query.min_score]
+    def kth_product(self, k: int) -> float:
+        """Returns the score of the k-th best product, minus infinity where there are fewer."""
+        return _kth(self._scores, self._products, k)
 
+    def rank(self, query: Query, metric: int) -> list[Hit]:
+        """Returns the k best products, best first."""
+        kth = self.kth_product(query.depth)
+        typical = kth if math.isfinite(kth) else float(np.abs(self._scores).max(initial=0.0))
+        entries: list[tuple[float, str, str, Record]] = []
+        for each, rows in self._near(kth, slack(query.vector, typical, metric)):
+            records = each.view.table.records
+            scores = fair_scores(query.vector, each.view.vectors[rows], metric).tolist()
+            for row, score in zip(rows.tolist(), scores, strict=True):
+                record = records[row]
+                entries.append((-score, record.product_id, record.image_id, record))
+        entries.sort()  # no two points have the same ids: records are never compared
+        hits: dict[str, Hit] = {}
+        for behind, product_id, _, record in entries:
+            if product_id not in hits and -behind >= query.min_score:
+                hits[product_id] = Hit(-behind, record)
+        return list(hits.values())[: query.depth]
 
-def _near(
-    found: Sequence[Candidates], scores: FloatArray, products: Ordinals, kth: float, margin: float
-) -> Iterator[tuple[Candidates, list[int]]]:
-    """Yields what may be the best image of one of the k: only that is worth the reproducible score."""
-    kept = np.flatnonzero(scores >= kth - margin)
-    kept = kept[np.argsort(-scores[kept])]
-    best: dict[int, float] = {}
-    starts = list(accumulate((len(each.rows) for each in found), initial=0))
-    rows: list[list[int]] = [[] for _ in found]
-    for place, score, product in zip(kept.tolist(), scores[kept].tolist(), products[kept].tolist(), strict=True):
-        if score >= best.setdefault(product, score) - margin:
-            part = bisect_right(starts, place) - 1
-            rows[part].append(int(found[part].rows[place - starts[part]]))
-    return ((each, own) for each, own in zip(found, rows, strict=True) if own)
+    def _near(self, kth: float, margin: float) -> Iterator[tuple[Candidates, Rows]]:
+        """Yields what may be the best image of one of the k: only that is worth the reproducible score."""
+        count = int(np.count_nonzero(self._scores >= kth - margin))
+        chosen, products = self._order[:count], self._products[:count].tolist()
+        if len(set(products)) < count:
+            best: dict[int, float] = {}
+            scores = self._scores[:count].tolist()
+            chosen = chosen[
+                [
+                    place
+                    for place, (score, product) in enumerate(zip(scores, products, strict=True))
+                    if score >= best.setdefault(product, score) - margin
+                ]
+            ]
+        if len(self._found) == 1:
+            yield self._found[0], self._found[0].rows[chosen]
+            return
+        start = 0
+        for each in self._found:
+            end = start + len(each.rows)
+            own = chosen[(chosen >= start) & (chosen < end)]
+            if len(own):
+                yield each, each.rows[own - start]
+            start = end
 
 
 def _together(found: Sequence[Candidates]) -> tuple[FloatArray, Ordinals]:
     """Returns scores and products of all candidates."""
     if len(found) == 1:
         return found[0].scores, found[0].products
+    if not found:
+        return np.empty(0, np.float32), np.empty(0, np.int32)
     return np.concatenate([each.scores for each in found]), np.concatenate([each.products for each in found])
 
 
-def _order(hit: Hit) -> tuple[float, str, str]:
-    return -hit.score, hit.record.product_id, hit.record.image_id
+def _best_first(scores: FloatArray, products: Ordinals) -> tuple[Rows, FloatArray, Ordinals]:
+    """Returns the order of candidates, and their scores and products in it."""
+    order = np.argsort(-scores)
+    return order, scores[order], products[order]
 
 
-def _kth_best(scores: FloatArray, products: Ordinals, k: int) -> float:
-    """Returns the score of the k-th best product; walks down the scores until it has seen k."""
-    looked, wanted = 0, 2 * k + 16
-    seen: set[int] = set()
-    while looked < len(scores):
-        if wanted < len(scores):
-            top = np.argpartition(scores, len(scores) - wanted)[len(scores) - wanted :]
-            order = top[np.argsort(-scores[top])]
-        else:
-            order = np.argsort(-scores)
-        # The first `looked` are those of the time before, but for ties, and a product counts once.
-        seen.clear()
-        for place, product in zip(order.tolist(), products[order].tolist(), strict=True):
-            seen.add(product)
-            if len(seen) == k:
-                return float(scores[place])
-        looked, wanted = wanted, 4 * wanted
-    return -math.inf
+def _kth(scores: FloatArray, products: Ordinals, k: int) -> float:
+    """Returns the score of the k-th best product, minus infinity where there are fewer; takes candidates best first."""
+    looked = k  # enough where each product has one image
+    while True:
+        first = products[:looked].tolist()
+        if len(set(first)) >= k:
+            break
+        if looked >= len(products):
+            return -math.inf
+        looked *= 4
+    best: dict[int, int] = {}
+    for place, product in enumerate(first):
+        best.setdefault(product, place)
+    return float(scores[list(best.values())[k - 1]])

@@ -36,15 +36,19 @@ class Record:
 
     def attributes(self) -> dict[str, Value]:
         """Returns the typed attributes, decoded anew."""
-        return attributes.map_from_proto(indexer_pb2.Point.FromString(self.payload).attributes)
+        return attributes.map_from_proto(self.stored().attributes)
 
     def stamped(self, version: int) -> Record:
         """Returns the same record with another version."""
         return Record(self.product_id, self.image_id, version, self.payload)
 
+    def stored(self) -> indexer_pb2.Point:
+        """Returns what the payload says, decoded anew."""
+        return indexer_pb2.Point.FromString(self.payload)
+
     def point(self) -> indexer_pb2.Point:
         """Returns the point as answered to callers, without its vector."""
-        point = indexer_pb2.Point.FromString(self.payload)
+        point = self.stored()
         point.key.product_id = self.product_id
         point.key.image_id = self.image_id
         point.version = self.version

@@ -10,7 +10,7 @@ from itertools import groupby
 
 import numpy as np
 
-from services.indexer.answering import product_hit
+from services.indexer.answering import add_hits
 from services.indexer.blocks import Snapshot
 from services.indexer.columns import Mask
 from services.indexer.filtering import AttributeFilter
@@ -104,7 +104,7 @@ def search_text(
     started = stages.add("text", started)
     response = indexer_pb2.SearchTextResponse(generation=snapshot.generation, points=snapshot.points)
     records = _first_images(snapshot, masks, [ordinal for ordinal, _ in best], products.numbered)
-    response.hits.extend(product_hit(Hit(score, records[ordinal]), with_attributes) for ordinal, score in best)
+    add_hits(response, [Hit(score, records[ordinal]) for ordinal, score in best], with_attributes)
     stages.add("answer", started)
     response.timings.extend(
         common_pb2.StageTiming(stage=stage, seconds=seconds) for stage, seconds in stages.seconds.items()
