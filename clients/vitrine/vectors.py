@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,7 +30,7 @@ def to_proto(vector: FloatArray, fingerprint: str) -> common_pb2.Vector:
 
 
 def from_proto(vector: common_pb2.Vector, *, dim: int, fingerprint: str, field: str = "vector") -> FloatArray:
-    """Unpacks and checks a vector; returns float32 of shape [dim].
+    """Unpacks and checks a vector; returns float32 of shape [dim], which may be read-only.
 
     Args:
         vector: As received.
@@ -56,7 +58,8 @@ def from_proto(vector: common_pb2.Vector, *, dim: int, fingerprint: str, field: 
             f"{field}.data has {len(vector.data)} bytes, {dim} x {dtype.name} needs {dim * dtype.itemsize}",
             field=f"{field}.data",
         )
-    unpacked: FloatArray = np.frombuffer(vector.data, dtype=dtype).astype(np.float32)
-    if not np.isfinite(unpacked).all():
+    unpacked: FloatArray = np.frombuffer(vector.data, dtype=dtype).astype(np.float32, copy=False)
+    # The sum of squares is quick, and finite where all elements are, unless they are huge.
+    if not math.isfinite(np.dot(unpacked, unpacked)) and not np.isfinite(unpacked).all():
         raise InvalidArgumentError(f"{field}.data has elements that are not finite", field=f"{field}.data")
     return unpacked

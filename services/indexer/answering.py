@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from services.indexer.blocks import Snapshot
@@ -12,7 +12,7 @@ from services.indexer.ranking import Hit
 from services.indexer.search import search
 from vitrine.errors import DeadlineError
 from vitrine.pages import MAX_DEPTH, next_page_token
-from vitrine.v1 import common_pb2, indexer_pb2
+from vitrine.v1 import indexer_pb2
 
 
 class Part(NamedTuple):
@@ -58,14 +58,25 @@ def answer_queries(
     return Part(results, {**stages, "answer": time.perf_counter() - started})
 
 
-def merge_parts(parts: Sequence[Part], waited: float | None) -> indexer_pb2.IndexerSearchResponse:
-    """Puts the parts of one request together; stages are those of the part that took longest."""
+def merge_parts(
+    parts: Sequence[Part], waited: float | None
+) -> tuple[indexer_pb2.IndexerSearchResponse, dict[str, float]]:
+    """Puts the parts of one request together; returns also seconds by stage, those of the part that took longest."""
     slowest = max(parts, key=lambda part: sum(part.stages.values()))
     stages = slowest.stages if waited is None else {"wait_generation": waited, **slowest.stages}
-    return indexer_pb2.IndexerSearchResponse(
-        results=[result for part in parts for result in part.results],
-        timings=[common_pb2.StageTiming(stage=name, seconds=seconds) for name, seconds in stages.items()],
-    )
+    response = indexer_pb2.IndexerSearchResponse()
+    for part in parts:
+        response.results.extend(part.results)
+    add_timings(response, stages)
+    return response, stages
+
+
+def add_timings(
+    answer: indexer_pb2.IndexerSearchResponse | indexer_pb2.SearchTextResponse, stages: Mapping[str, float]
+) -> None:
+    """Adds seconds by stage to an answer."""
+    for stage, seconds in stages.items():
+        answer.timings.add(stage=stage, seconds=seconds)
 
 
 def query_result(query: Query, hits: Sequence[Hit], with_attributes: bool) -> indexer_pb2.VectorQueryResult:

@@ -72,6 +72,7 @@ class Gathering:
         self._waiting: deque[_Waiting] = deque()
         self._turns = 0
         """Turns that are running or wait for a thread."""
+        self._starting = False
 
     async def answer(self, job: SearchJob) -> Part:
         """Answers the queries of a job.
@@ -82,11 +83,20 @@ class Gathering:
         waiting = _Waiting(job, self._loop.create_future(), time.perf_counter())
         with self._lock:
             self._waiting.append(waiting)
-            start = self._turns < self._most
-            self._turns += start
-        if start:
-            self._threads.submit(self._turn)
+        if not self._starting:
+            # Once the loop has gone round: what came in at the same time goes together.
+            self._starting = True
+            self._loop.call_soon(self._start)
         return await waiting.answer
+
+    def _start(self) -> None:
+        """Begins as many turns as there are threads and jobs."""
+        self._starting = False
+        with self._lock:
+            more = min(self._most - self._turns, len(self._waiting))
+            self._turns += more
+        for _ in range(more):
+            self._threads.submit(self._turn)
 
     def _turn(self) -> None:
         """Answers what fits together; another turn follows where something is left, behind whatever else waits."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -125,3 +126,15 @@ def forget(collection: str) -> None:
     for gauge in _BY_COLLECTION:
         with suppress(KeyError):
             gauge.remove(collection)
+
+
+@cache
+def search_stage(stage: str) -> Histogram:
+    """Returns the time of one stage of a search; finding it by its label would cost more than an observation."""
+    return SEARCH_STAGE_SECONDS.labels(stage)
+
+
+@cache
+def plan(name: str) -> Counter:
+    """Returns the count of one plan."""
+    return PLANS.labels(name)

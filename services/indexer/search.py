@@ -194,10 +194,10 @@ def _look(view: View, searches: Sequence[_Search], ef: int, exact: bool, stages:
     condition = searches[0].query.condition
     if condition is None:
         if not exact and _worth_walking(view, beam):
-            metrics.PLANS.labels("walk").inc(len(searches))
+            metrics.plan("walk").inc(len(searches))
             _walk(view, searches, beam, stages)
         else:
-            metrics.PLANS.labels("scan").inc(len(searches))
+            metrics.plan("scan").inc(len(searches))
             _scan(view, searches, None, stages)
         return
     started = time.perf_counter()
@@ -209,12 +209,12 @@ def _look(view: View, searches: Sequence[_Search], ef: int, exact: bool, stages:
     # A share of what a walk finds matches; so many more are fetched that enough of them do.
     fetched = math.ceil(beam * view.length / matches)
     if not exact and view.unit.graph is not None and fetched * ROWS_PER_BEAM <= _SCATTERED * matches:
-        metrics.PLANS.labels("over_fetch").inc(len(searches))
+        metrics.plan("over_fetch").inc(len(searches))
         for each in searches:
             each.remember(view, matching)
         _walk(view, searches, fetched, stages)
     else:
-        metrics.PLANS.labels("scan_matches").inc(len(searches))
+        metrics.plan("scan_matches").inc(len(searches))
         _scan(view, searches, matching, stages)
 
 

@@ -158,15 +158,15 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
             parts = [await self._searches.answer(jobs[0])]
         else:
             parts = await asyncio.gather(*(self._searches.answer(job) for job in jobs))
-        response = merge_parts(parts, waited if request.min_generation else None)
+        response, stages = merge_parts(parts, waited if request.min_generation else None)
         response.generation = snapshot.generation
         response.points = snapshot.points
         response.collection = collection.name
         response.fingerprint = collection.spec.vector.fingerprint
         trace = exemplar()
-        for timing in response.timings:
-            metrics.SEARCH_STAGE_SECONDS.labels(timing.stage).observe(timing.seconds, trace)
-        record_stages((timing.stage, timing.seconds) for timing in response.timings)
+        for stage, seconds in stages.items():
+            metrics.search_stage(stage).observe(seconds, trace)
+        record_stages(stages.items())
         if not request.exact:
             metric, name = collection.spec.vector.metric, collection.name
             self._canary.consider(snapshot, queries[0], response.results[0], metric=metric, name=name)

@@ -173,12 +173,13 @@ class _Wrapped:
         async def call(request: Any, context: Context) -> Any:
             with _Call(self, context) as running:
                 running.enter()
-                longest = (context.time_remaining() or _LONG_SECONDS) if patient else self._deadline
-                try:
-                    async with asyncio.timeout(longest):
-                        response = await behaviour(self._taken(request, running.identity), context)
-                except TimeoutError:
-                    raise DeadlineError(f"not done within {longest:g} s") from None
+                longest = _LONG_SECONDS if patient else self._deadline
+                remaining = context.time_remaining()
+                work = behaviour(self._taken(request, running.identity), context)
+                if remaining is not None and (patient or remaining <= longest):
+                    response = await work  # gRPC itself cancels it in time
+                else:
+                    response = await _within(longest, work)
                 self._sent.inc()
                 if self.rule.prune is not None and running.identity is not None:
                     self.rule.prune(response, running.identity)
@@ -324,6 +325,19 @@ def _forgiving(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes],
             return _MALFORMED
 
     return deserialize
+
+
+async def _within(seconds: float, work: Awaitable[Any]) -> Any:
+    """Returns what the work returns.
+
+    Raises:
+        DeadlineError: It takes longer.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError:
+        raise DeadlineError(f"not done within {seconds:g} s") from None
 
 
 def certificate_names(context: Context) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -124,9 +124,8 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, hang_up.set)
 
-    server = grpc.aio.server(
-        interceptors=[ServiceInterceptor(lifecycle.in_flight, settings.default_deadline_seconds, secrets.guard)],
-        options=server_options(settings),
+    server = new_server(
+        settings, ServiceInterceptor(lifecycle.in_flight, settings.default_deadline_seconds, secrets.guard)
     )
     export_process(settings.section)
     end_tracing = start_tracing(settings)
@@ -170,6 +169,19 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
     log.info("stopped")
 
 
+def new_server(settings: ServiceSettings, *interceptors: grpc.aio.ServerInterceptor) -> grpc.aio.Server:
+    """Returns a gRPC server that has not been started, without methods or ports."""
+    server = grpc.aio.server(interceptors=interceptors, options=server_options(settings))
+    # Generated code registers every method twice: by its service, which is enough, and one by one. For the latter
+    # grpc.aio (1.85) keeps a task for each method and waits on all of them anew for every call.
+    vars(server)["add_registered_method_handlers"] = _leave_out
+    return server
+
+
+def _leave_out(service: str, handlers: Mapping[str, object]) -> None:
+    """Takes methods that are known already."""
+
+
 def listen(server: grpc.aio.Server, host: str, port: int, tls: ServerTls | None) -> str:
     """Opens a port of a gRPC server; returns its address.
 
@@ -191,7 +203,7 @@ async def _serve_probes(settings: ServiceSettings, checker: health.aio.HealthSer
     """Answers health checks, and nothing else, on a port in plain text."""
     if settings.health_port is None:
         return None
-    server = grpc.aio.server(options=server_options(settings))
+    server = new_server(settings)
     health_pb2_grpc.add_HealthServicer_to_server(checker, server)
     listen(server, settings.host, settings.health_port, None)
     await server.start()

@@ -61,7 +61,8 @@ def best(part):
 
 async def waiting(gathering, *jobs):
     tasks = [asyncio.create_task(gathering.answer(each)) for each in jobs]
-    await asyncio.sleep(0)
+    for _ in range(2):  # the tasks ask, then what they asked together begins
+        await asyncio.sleep(0)
     return tasks
 
 

@@ -159,7 +159,7 @@ class MilvusServicer(indexer_pb2_grpc.IndexerServicer):
         if request.min_generation:
             stages = {"wait_generation": waited, **stages}
         for stage, seconds in stages.items():
-            metrics.SEARCH_STAGE_SECONDS.labels(stage).observe(seconds, exemplar())
+            metrics.search_stage(stage).observe(seconds, exemplar())
         record_stages(stages.items())
         return indexer_pb2.IndexerSearchResponse(
             results=[result for results, _ in parts for result in results],

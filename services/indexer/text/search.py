@@ -10,7 +10,7 @@ from itertools import groupby
 
 import numpy as np
 
-from services.indexer.answering import add_hits
+from services.indexer.answering import add_hits, add_timings
 from services.indexer.blocks import Snapshot
 from services.indexer.columns import Mask
 from services.indexer.filtering import AttributeFilter
@@ -24,7 +24,7 @@ from services.indexer.text.words import words_of
 from vitrine.errors import DeadlineError, InvalidArgumentError, UnavailableError
 from vitrine.keys import check_id
 from vitrine.limits import MAX_K, MAX_TEXT_BYTES
-from vitrine.v1 import common_pb2, indexer_pb2
+from vitrine.v1 import indexer_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +106,7 @@ def search_text(
     records = _first_images(snapshot, masks, [ordinal for ordinal, _ in best], products.numbered)
     add_hits(response, [Hit(score, records[ordinal]) for ordinal, score in best], with_attributes)
     stages.add("answer", started)
-    response.timings.extend(
-        common_pb2.StageTiming(stage=stage, seconds=seconds) for stage, seconds in stages.seconds.items()
-    )
+    add_timings(response, stages.seconds)
     return response
 
 
