@@ -302,4 +302,31 @@ CASES: tuple[Case, ...] = (
         {f"vitrine_indexer_damaged_segments_total{{{_SHARD}}}": "0x10 1x60"},
         {f"vitrine_indexer_damaged_segments_total{{{_SHARD}}}": "1x70"},
     ),
+    *_pair(
+        "TextIndexFails",
+        "40m",
+        _I,
+        # As it tries again: after half a second, one, two, four, and in the end every half minute.
+        {f"vitrine_indexer_text_failures_total{{{_SHARD}}}": "0x10 5+2x60"},
+        {f"vitrine_indexer_text_failures_total{{{_SHARD}}}": "0x10 1x10 2x10 3x60"},
+    ),
+    Case(
+        "TextIndexFails",
+        "a file that is damaged each time it was made anew",
+        {
+            f"vitrine_indexer_text_failures_total{{{_SHARD}}}": "0x60",
+            f'vitrine_indexer_text_rebuilds_total{{{_SHARD},reason="damaged"}}': "0+1x60",
+        },
+        "40m",
+        (_I,),
+    ),
+    Case(
+        "TextIndexFails",
+        "catching up after kills is no failure",
+        {
+            f"vitrine_indexer_text_failures_total{{{_SHARD}}}": "0x60",
+            f'vitrine_indexer_text_rebuilds_total{{{_SHARD},reason="behind"}}': "0+1x60",
+        },
+        "40m",
+    ),
 )

@@ -237,5 +237,17 @@ PARTS = Group(
             "damage themselves: look at the disk.",
             runbook="segment-damaged",
         ),
+        Alert(
+            name="TextIndexFails",
+            severity="ticket",
+            signals=("sum by (job, instance) (increase(vitrine_indexer_text_failures_total[30m]))",),
+            condition="{0} > 5 or sum by (job, instance) "
+            '(increase(vitrine_indexer_text_rebuilds_total{{reason="damaged"}}[30m])) > 2',
+            lasting="5m",
+            summary="The full-text index of {{ $labels.instance }} cannot be kept up to date.",
+            description="Its process, or its file, fails again and again. Searches by words wait for it, and in the "
+            "end lack what this shard holds; searches by picture do not notice.",
+            runbook="text-index-fails",
+        ),
     ),
 )
