@@ -6,10 +6,20 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from models.tiny import build_tiny
 from services.local import stack
 from services.local.stack import ROOT, Ports, Stack
+
+# A timing never decides a test: hypothesis by itself allows an example 200 ms, which a busy machine may take from any.
+settings.register_profile(
+    "untimed",
+    settings.default,
+    deadline=None,
+    suppress_health_check=[*settings.default.suppress_health_check, HealthCheck.too_slow],
+)
+settings.load_profile("untimed")
 
 # Processes that run tests side by side (pytest-xdist) must not find the same port free at the same time.
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))

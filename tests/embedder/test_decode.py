@@ -235,7 +235,7 @@ def small_limits_decode(card):
 VALID = list(pictures.variants().values())
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(
     which=st.integers(0, len(VALID) - 1),
     edits=st.lists(
@@ -269,7 +269,7 @@ def test_mutated_files_give_a_picture_or_the_callers_error(small_limits_decode, 
     assert pixels.dtype == np.uint8
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.one_of(st.binary(max_size=200), *(st.binary(max_size=200).map(v[:30].__add__) for v in VALID)))
 def test_random_bytes_behind_a_true_beginning_are_the_callers_error(small_limits_decode, data):
     with pytest.raises(InvalidArgumentError):

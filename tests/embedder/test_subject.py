@@ -56,7 +56,7 @@ GRIDS = arrays.arrays(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(attention=GRIDS, mode=st.sampled_from(list(ResizeMode)), width=SIDES, height=SIDES, side=st.integers(8, 300))
 def test_a_box_is_valid_whatever_the_model_says(tiny_model, attention, mode, width, height, side):
     shown = resizer(tiny_model, mode, 64, side).shown(width, height)
@@ -91,7 +91,7 @@ def test_a_subject_that_fills_the_picture_is_none():
     assert find_subject(attention, WHOLE) is None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     mode=st.sampled_from(list(ResizeMode)),
     width=st.integers(20, 3000),

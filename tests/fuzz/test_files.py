@@ -16,7 +16,7 @@ from vitrine.v1 import indexer_pb2
 DIM, ROWS = 8, 40
 METRIC = indexer_pb2.METRIC_COSINE
 ENTRIES = [SegmentEntry(name=f"000{number}-ab", rows=7, checksums={"labels.npy": "12" * 32}) for number in range(2)]
-QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 THOROUGH = settings(QUICK, max_examples=5_000)
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=8)),

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from vitrine.errors import InvalidArgumentError
 from vitrine.filters import compile_filter, parse, validate
 
-QUICK = settings(max_examples=300, deadline=None)
-THOROUGH = settings(max_examples=20_000, deadline=None)
+QUICK = settings(max_examples=300)
+THOROUGH = settings(max_examples=20_000)
 WORDS = (
     *("price", "title", "in_stock", "category", "brand", "`a b`", "and", "or", "not", "in", "exists", "contains"),
     *("AND", "Not", "true", "false", "null", "(", ")", "[", "]", ",", "=", "!=", "==", "<", "<=", ">", ">=", "<>"),

@@ -176,7 +176,7 @@ def make_parts(tmp_path_factory):
 
 
 @given(history=commits, asked=st.lists(queries, min_size=1, max_size=4), missed=st.integers(0, 6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_searches_find_what_the_model_says(make_parts, history, asked, missed):
     model = Model()
     with make_parts() as parts:
@@ -198,7 +198,7 @@ def test_searches_find_what_the_model_says(make_parts, history, asked, missed):
 
 
 @given(history=commits, slice_size=st.integers(1, 5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_comparison_makes_of_any_lexicon_what_one_built_anew_is(make_parts, history, slice_size):
     with make_parts() as parts, pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "_POINTS_OF_A_SLICE", slice_size)

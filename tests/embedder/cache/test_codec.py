@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.embedder.cache.codec import InvalidEntryError, check, encode, entry_bytes, view
@@ -20,7 +20,6 @@ def reason(raw, under=None):
     return caught.value.reason
 
 
-@settings(deadline=None)
 @given(
     dim=st.integers(1, 2000),
     classes=st.integers(0, 1500),
@@ -41,7 +40,6 @@ def test_what_is_written_is_read(dim, classes, seed, subject):
     assert_same(view(check(raw, place), place), written)
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(GOOD) * 8 - 1))
 def test_a_flipped_bit_is_found(bit):
     damaged = bytearray(GOOD)
@@ -49,13 +47,11 @@ def test_a_flipped_bit_is_found(bit):
     assert reason(bytes(damaged)) in {"format", "version", "shape", "checksum"}
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(GOOD) - 1))
 def test_a_value_cut_short_is_found(length):
     assert reason(GOOD[:length]) == "length"
 
 
-@settings(deadline=None)
 @given(st.one_of(st.binary(max_size=500), st.none(), st.integers(), st.text(), st.lists(st.binary())))
 def test_nothing_but_an_entry_is_taken_for_one(raw):
     assert reason(raw) in {"length", "format"}

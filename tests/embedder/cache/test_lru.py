@@ -1,7 +1,7 @@
 import gc
 import tracemalloc
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.embedder.cache.lru import OVERHEAD_BYTES, ByteLru
@@ -47,7 +47,6 @@ class Model:
         self.entries.append((key, value, now + TTL))
 
 
-@settings(deadline=None)
 @given(bound=st.integers(0, 6000), steps=STEPS)
 def test_it_behaves_as_the_model_and_never_exceeds_its_bound(bound, steps):
     clock = Clock()

@@ -43,13 +43,13 @@ def check(case, site):
 
 
 @schema.parametrize()
-@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_no_request_finds_a_defect(case, site):
     check(case, site)
 
 
 @pytest.mark.slow
 @schema.parametrize()
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 def test_none_of_many_requests_finds_a_defect(case, site):
     check(case, site)
