@@ -7,7 +7,6 @@ import asyncio
 import grpc
 import structlog
 
-from services.embedder import cores
 from services.embedder.cache.cache import VectorCache
 from services.embedder.gpu import GpuMetrics, watch_gpu
 from services.embedder.health import HealthMonitor
@@ -16,6 +15,7 @@ from services.embedder.registry import ModelRegistry
 from services.embedder.service import EmbedderServicer
 from services.embedder.settings import EmbedderSettings
 from services.runtime.server import Lifecycle, run
+from services.runtime.turns import queue_up
 from vitrine.shards import ShardSet
 from vitrine.v1 import embedder_pb2_grpc
 
@@ -83,7 +83,7 @@ class Embedder:
 def build(settings: EmbedderSettings) -> Embedder:
     """Returns the application of a process that is the embedder's own."""
     if settings.provider == "cpu":
-        cores.queue_up()  # before gRPC starts its threads
+        queue_up()  # before gRPC starts its threads
     return Embedder(settings)
 
 

@@ -6,11 +6,10 @@ import asyncio
 import os
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
-import structlog
-
-log = structlog.get_logger()
+from services.runtime.turns import set_policy
 
 _LANE_NICENESS = 5
 # So long after the last call that was in a hurry, nobody is.
@@ -21,17 +20,6 @@ def step_back() -> None:
     """Makes this thread, a lane, leave larger turns to the others."""
     if sys.platform == "linux":  # elsewhere this would be the whole process
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LANE_NICENESS)
-
-
-def queue_up() -> None:
-    """Makes this thread, and those that it starts from now on, wait for a core's next turn instead of interrupting.
-
-    A call wakes threads ten times; every third time the scheduler would otherwise take a core from a batch, and its
-    caches with it (SCHED_BATCH, sched(7)). What is woken together then also runs together. Nothing changes where there
-    is no such policy, or it is forbidden.
-    """
-    if sys.platform == "linux":
-        _set_policy(threading.get_native_id(), os.SCHED_BATCH)
 
 
 class Turns:
@@ -71,8 +59,6 @@ class Turns:
 
 def _set_policy(thread: int, policy: int) -> None:
     """Sets it for any thread but a lane."""
-    try:
+    with suppress(OSError):  # the thread has ended
         if os.getpriority(os.PRIO_PROCESS, thread) < _LANE_NICENESS:
-            os.sched_setscheduler(thread, policy, os.sched_param(0))
-    except OSError as error:  # forbidden, or the thread has ended
-        log.debug("scheduling policy not set", thread=thread, error=str(error))
+            set_policy(thread, policy)

@@ -17,6 +17,7 @@ from services.indexer.service import IndexerServicer
 from services.indexer.settings import IndexerSettings
 from services.indexer.text.feeding import TextFeeder
 from services.runtime.server import Application, Lifecycle
+from services.runtime.turns import queue_up
 from vitrine.v1 import indexer_pb2_grpc
 
 # A text index that is as new as its collection at the end need not be compared with it at the next start.
@@ -30,7 +31,8 @@ class IndexerApplication:
 
     def __init__(self, settings: IndexerSettings) -> None:
         self._settings = settings
-        self._threads = ThreadPoolExecutor(settings.resolved_search_threads, "search")
+        # Searches do not interrupt the event loop: what it still reads meanwhile is searched in the same turn.
+        self._threads = ThreadPoolExecutor(settings.resolved_search_threads, "search", initializer=queue_up)
         self._builds = BuildService()
         self._texts = TextFeeder() if settings.text_index else None
         self._canary = Canary(self._threads, settings.canary_seconds)

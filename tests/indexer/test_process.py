@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 
 import grpc
 import psutil
@@ -57,6 +58,18 @@ async def test_a_folder_that_cannot_be_right_is_refused(tmp_path, file, content,
 async def test_bad_settings_are_refused(tmp_path, settings, message):
     with pytest.raises(ProcessDiedError, match=message):
         await Shard(tmp_path / "data", tmp_path / "logs", settings).start()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such policy")
+async def test_searches_do_not_interrupt_the_event_loop(shard):
+    (vector,) = random_vectors(1)
+    async with shard() as running:
+        await running.create()
+        await running.store([point("p", "i", vector)])
+        assert await running.search(vector)
+        threads = [each.id for each in psutil.Process(running.pid).threads() if each.id != running.pid]
+        assert os.SCHED_BATCH in {os.sched_getscheduler(each) for each in threads}
+        assert os.sched_getscheduler(running.pid) == os.SCHED_OTHER
 
 
 async def test_sigterm_acks_what_was_read_ends_streams_and_exits_with_0(shard):

@@ -5,13 +5,15 @@ import os
 import signal
 from typing import ClassVar
 
+import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.local.stack import Ports
-from services.runtime.server import StartError, serve
+from services.runtime.server import StartError, new_server, serve
 from services.runtime.settings import ServiceSettings
 from vitrine.channels import open_channel
+from vitrine.v1 import indexer_pb2, indexer_pb2_grpc
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -107,3 +109,16 @@ async def test_a_service_that_cannot_start_is_released():
     with pytest.raises(StartError):
         await serve(settings(), application)
     assert application.stopped
+
+
+async def test_a_server_keeps_no_task_for_each_method():
+    """grpc.aio would wait on all of them for every call."""
+    server = new_server(settings())
+    indexer_pb2_grpc.add_IndexerServicer_to_server(indexer_pb2_grpc.IndexerServicer(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with open_channel(f"127.0.0.1:{port}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match="UNIMPLEMENTED"):
+            await indexer_pb2_grpc.IndexerStub(channel).Count(indexer_pb2.CountRequest(), timeout=30)
+        assert not [task for task in asyncio.all_tasks() if "registered" in repr(task)]
+    await server.stop(0)
