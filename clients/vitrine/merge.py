@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 
 from vitrine.v1 import indexer_pb2
 
@@ -13,13 +14,11 @@ def merge_hits(shards: Iterable[Iterable[indexer_pb2.ProductHit]], k: int) -> li
     Ties between images of one product go to the lower image id, so equal inputs give equal answers whatever order
     the shards answer in.
     """
+    ranked = sorted(((_order(hit), hit) for hits in shards for hit in hits), key=itemgetter(0))
     best: dict[str, indexer_pb2.ProductHit] = {}
-    for hits in shards:
-        for hit in hits:
-            known = best.get(hit.key.product_id)
-            if known is None or _order(hit) < _order(known):
-                best[hit.key.product_id] = hit
-    return sorted(best.values(), key=_order)[:k]
+    for (_, product_id, _), hit in ranked:
+        best.setdefault(product_id, hit)
+    return list(best.values())[:k]
 
 
 def interleave_hits(shards: Iterable[Sequence[indexer_pb2.ProductHit]], k: int) -> list[indexer_pb2.ProductHit]:

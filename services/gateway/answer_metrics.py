@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import structlog
 
 from services.gateway import metrics
@@ -16,12 +18,13 @@ class AnswerObserver:
 
     def __init__(self, feedback: FeedbackRecorder | None) -> None:
         self._feedback = feedback
+        self._of_kind = functools.cache(metrics.SEARCHES.labels)
 
     def answered(self, answered: Answered) -> None:
         """Counts an answer by the kind of its query."""
         if self._feedback is not None:
             self._feedback.shown(answered)
-        metrics.SEARCHES.labels(answered.kind).inc()
+        self._of_kind(answered.kind).inc()
         metrics.RESULTS.observe(len(answered.product_ids))
 
     def stage_skipped(self, stage: str, error: BaseException) -> None:
