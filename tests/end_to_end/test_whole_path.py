@@ -4,7 +4,9 @@ import asyncio
 import csv
 import json
 import os
+import re
 import sys
+from urllib.request import urlopen
 
 import pytest
 
@@ -54,6 +56,22 @@ async def stored_keys(stack, collection):
     return set.union(*shards)
 
 
+async def until_whole(client, photo):
+    """Returns the first answer to which all shards add: the gateway takes a little to see that one is back."""
+    async with asyncio.timeout(60):
+        while (answer := await client.search("shop", image=photo)).degraded:
+            await asyncio.sleep(0.1)
+    return answer
+
+
+async def embedded_anew(stack):
+    """Returns how many vectors the embedder has had to work out, its cache having none."""
+    port = stack.ports.metrics[stack.ports.embedder]
+    page = await asyncio.to_thread(lambda: urlopen(f"http://127.0.0.1:{port}/metrics").read().decode())
+    [count] = re.findall(r'^vitrine_embedder_cache_lookups_total\{result="miss"\} (\S+)$', page, re.MULTILINE)
+    return float(count)
+
+
 async def test_a_photo_finds_its_product_also_after_kill_9(make_stack, lite_model):
     stack = make_stack(model_dir=lite_model)
     views = [row for row in rows("queries.csv") if row["kind"] == "view"]
@@ -91,14 +109,14 @@ async def test_a_photo_finds_its_product_also_after_kill_9(make_stack, lite_mode
                 await stack.supervisor.restart(name)
 
             assert await stored_keys(stack, "shop") == before
+            await until_whole(client, (CATALOGUE / views[0]["image"]).read_bytes())
+            # To the last bit: the model, which rounds otherwise in another batch, must not be asked again about these
+            # photos, and the shards' scores depend on nothing but the two vectors.
+            embedded = await embedded_anew(stack)
             again = [await client.search("shop", image=(CATALOGUE / row["image"]).read_bytes()) for row in views]
-            for answer, earlier in zip(again, first, strict=True):
-                assert [(each.product_id, each.image_id, each.attributes) for each in answer.products] == [
-                    (each.product_id, each.image_id, each.attributes) for each in earlier.products
-                ]
-                # A photo embedded anew, alone or in a batch, differs in the last bits.
-                scores = [each.score for each in earlier.products]
-                assert [each.score for each in answer.products] == pytest.approx(scores, abs=1e-5)
+            assert await embedded_anew(stack) == embedded
+            assert not any(answer.degraded for answer in again)
+            assert [answer.products for answer in again] == [answer.products for answer in first]
         assert set((await stack.supervisor.stop()).values()) == {0}
 
 
@@ -134,11 +152,7 @@ async def test_a_dead_shard_is_named_in_the_answer_and_comes_back(make_stack):
             assert partial.degraded == ["shard_failed"]
             assert 0 < partial.coverage.points < complete.coverage.points
             await stack.supervisor.restart("indexer-1")
-            for _ in range(100):
-                answer = await client.search("shop", image=photo)
-                if not answer.degraded:
-                    break
-                await asyncio.sleep(0.1)
+            answer = await until_whole(client, photo)
             assert answer.products == complete.products
             assert answer.coverage.share == 1
 
