@@ -142,7 +142,7 @@ class EmbedderSettings(PeerSettings):
         128 * _MIB, ge=_MIB, le=2**40, description="The same in bytes of image files and decoded pictures."
     )
     interactive_queue_seconds: float = Field(
-        0.3,
+        0.2,
         gt=0,
         le=60,
         description="Longest time interactive images may have to wait for those before them, as far as it can be told; "
