@@ -72,14 +72,24 @@ class Comparison:
     """One data set; `result` is what is known so far."""
 
     def __init__(
-        self, bench: Bench, data: Dataset, engines: dict[str, Engine], bare: HnswlibBare, changed: Callable[[], None]
+        self,
+        bench: Bench,
+        data: Dataset,
+        engines: dict[str, Engine],
+        bare: HnswlibBare,
+        changed: Callable[[], None],
+        empty: Engine | None = None,
     ) -> None:
-        """`engines` has ours under `vitrine`; `changed` is told after every measurement."""
+        """`engines` has ours under `vitrine`; `changed` is told after every measurement.
+
+        `empty` takes our requests and searches nothing.
+        """
         self._bench = bench
         self._data = data
         self._engines = engines
         self._bare = bare
         self._changed = changed
+        self._empty = empty
         self._rates: dict[tuple[str, str], list[float]] = defaultdict(list)
         self._latencies: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
         self._client: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -102,6 +112,8 @@ class Comparison:
                     await self._closed(name, engine, files[name, batch], load, callers, batch)
                     if name == "vitrine" and load in ("c1", f"batch{BATCH}"):  # right beside what it is compared with
                         await self._query_bare(load, batch)
+                if self._empty is not None and batch == 1:
+                    await self._closed("empty", self._empty, files["vitrine", 1], load, callers, 1)
             self._summarise()
         await self._draw_curve()
 
@@ -155,10 +167,18 @@ class Comparison:
         }
         self.result["qps_over_milvus_c8"] = self._ratio("milvus", f"c{CURVE_CALLERS}")
         self.result["batch_over_hnswlib"] = self._ratio("hnswlib", batch)
+        self.result["c8_over_ceiling"] = self._over_ceiling(f"c{CURVE_CALLERS}")
         self._changed()
 
     def _ratio(self, other: str, load: str) -> float | None:
         return paired_ratio(self._rates.get(("vitrine", load), []), self._rates.get((other, load), []))
+
+    def _over_ceiling(self, load: str) -> float | None:
+        """Against a server whose every call takes what an empty one and a bare search take: nothing but these."""
+        pairs = zip(self._rates.get(("empty", load), []), self._rates.get(("hnswlib", "c1"), []), strict=False)
+        return paired_ratio(
+            self._rates.get(("vitrine", load), []), [1 / (1 / empty + 1 / bare) for empty, bare in pairs]
+        )
 
     async def _draw_curve(self) -> None:
         """Recall and speed by beam width; hnswlib one query at a time, servers with eight callers."""

@@ -98,6 +98,22 @@ def _blocks(result: dict[str, Any]) -> Iterator[list[str]]:
     if found := result.get("recovery"):
         kills = ", ".join(str(each) for each in found["killed_to_serving_s"])
         yield [f"Killed amid writes, {found['points']:,} points: serving again after {kills} s."]
+    if growth := result.get("growth"):
+        rows = [*growth["rows"], *([growth["extrapolated"]] if growth["extrapolated"] else [])]
+        columns = {
+            "seconds_to_sealed": "all in segments after s",
+            "rss_mib": "memory MiB",
+            "disk_mib": "disk MiB",
+            "load_seconds": "restart s",
+            "p50_ms": "search p50 ms",
+            "p99_ms": "p99",
+        }
+        yield [f"| points x 256 | {' | '.join(columns.values())} |", "|---:" * (len(columns) + 1) + "|"] + [
+            f"| {row['rows']:,}{'' if row in growth['rows'] else ', extrapolated'} | "
+            + " | ".join(f"{row[key]:,.4g}" for key in columns)
+            + " |"
+            for row in rows
+        ]
     if result["settings"]:
         yield ["Settings: " + ", ".join(f"`{name} = {value}`" for name, value in result["settings"].items()) + "."]
     if result["notes"]:

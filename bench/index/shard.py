@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +19,8 @@ from bench.embedder.child import Child
 from bench.index import wire
 from bench.index.datasets import Dataset
 from bench.index.pinning import pinned
+from bench.index.setup import Ours
+from bench.peers.empty_server import PORT
 from services.local.stack import ROOT, Ports
 from services.local.supervisor import ProcessSpec, Supervisor
 from vitrine.channels import open_channel
@@ -217,6 +220,17 @@ class Shard:
         if self._channel is not None:
             await self._channel.close()
         await self._supervisor.stop()
+
+
+@asynccontextmanager
+async def empty_server(logs: Path, cores: Collection[int]) -> AsyncIterator[Ours]:
+    """Runs a server that takes searches as ours does, and searches nothing."""
+    (port,) = Ports.free(1).indexers
+    address = f"127.0.0.1:{port}"
+    async with Supervisor(ROOT, logs) as supervisor:
+        with pinned(cores):
+            await supervisor.start(ProcessSpec("empty", "bench.peers.empty_server", address, {PORT: str(port)}))
+        yield Ours(address)
 
 
 def writing_job(data: Dataset, scratch: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ from bench.index.recipe import Recipe
 from bench.index.report import BEGIN, END, PAGE, write_report
 from bench.index.running import KEYS, RESULT_FILE, Benchmark
 from bench.index.setup import Bench, Ours, Pace
-from bench.index.shard import Shard
+from bench.index.shard import Shard, empty_server
 from bench.index.truth import exact_neighbours, recall
 
 ROWS, SPARE, DIM = 1_200, 600, 12
@@ -247,10 +247,13 @@ def test_a_pause_is_booked_to_what_went_on_meanwhile():
 
 async def test_rounds_compare_the_service_with_hnswlib_itself(bench, data, shard, tmp_path):
     changes = []
-    async with Child("bench.peers.hnswlib_bare", tmp_path / "hnswlib.log") as child:
+    async with (
+        Child("bench.peers.hnswlib_bare", tmp_path / "hnswlib.log") as child,
+        empty_server(tmp_path, bench.cores.server) as empty,
+    ):
         bare = HnswlibBare(child, bench, data)
         assert (await bare.build(1))["seconds"] >= 0
-        comparison = Comparison(bench, data, {"vitrine": Ours(shard.address)}, bare, lambda: changes.append(1))
+        comparison = Comparison(bench, data, {"vitrine": Ours(shard.address)}, bare, lambda: changes.append(1), empty)
         await comparison.run()
     result = json.loads(json.dumps(comparison.result))
     assert changes
@@ -259,6 +262,8 @@ async def test_rounds_compare_the_service_with_hnswlib_itself(bench, data, shard
     assert set(result["rates"]["vitrine"]) == {"c1", "c8", "batch100"}
     assert result["batch_over_hnswlib"] > 0
     assert result["qps_over_milvus_c8"] is None
+    assert set(result["rates"]["empty"]) == {"c1", "c8"}
+    assert 0 < result["c8_over_ceiling"] < 2
     assert [row["ef"] for row in result["curve"]["vitrine"]] == [16, 64]
 
 
@@ -320,6 +325,8 @@ async def test_a_run_keeps_what_it_finds_and_says_what_it_did_not_measure(tmp_pa
     assert result["recall_filtered_min"] > 0.9
     assert result["freshness_p99_s"] > 0
     assert result["qps_over_milvus_c8"] is None
+    assert set(result["rates"]["empty"]) == {"c1", "c8"}
+    assert 0 < result["c8_over_ceiling"] < 2
     assert result["pause_ms_max"] is None
     assert result["notes"] == ["Milvus not measured: left out here"]
     assert [row["rows"] for row in result["growth"]["rows"]] == [300, 600]
