@@ -158,6 +158,7 @@ async def test_peers_do_the_same_work(name, servers, load, files, tmp_path, tiny
     assert run["per_s"] > 0
 
 
+@pytest.mark.slow
 async def test_a_whole_run_has_the_keys_and_makes_the_page(tiny_model, tmp_path):
     pytest.importorskip("matplotlib", reason="not in this environment: requirements/bench.txt")
     said = []

@@ -245,6 +245,7 @@ def test_a_pause_is_booked_to_what_went_on_meanwhile():
     assert found["timeline"]["segments"] == [(15.0, 4)]
 
 
+@pytest.mark.slow
 async def test_rounds_compare_the_service_with_hnswlib_itself(bench, data, shard, tmp_path):
     changes = []
     async with (
@@ -267,6 +268,7 @@ async def test_rounds_compare_the_service_with_hnswlib_itself(bench, data, shard
     assert [row["ef"] for row in result["curve"]["vitrine"]] == [16, 64]
 
 
+@pytest.mark.slow
 async def test_filters_are_held_against_the_exact_answer(bench, data, shard):
     found = await filters.measure(bench, data, {"vitrine": Ours(shard.address)})
     assert [row["percent"] for row in found["rows"]["vitrine"]["uniform"]] == [100, 50, 20, 10, 5, 2, 1, 0.1]
@@ -288,6 +290,7 @@ async def test_probes_go_on_while_points_are_written_and_found(bench, data, shar
     assert fresh["beside_writes"]["found_p99_ms"] >= fresh["beside_writes"]["ack_p50_ms"] > 0
 
 
+@pytest.mark.slow
 async def test_a_killed_shard_is_back_with_all_its_points(bench, data, shard):
     found = await recovery.measure(bench, data, shard)
     assert len(found["killed_to_serving_s"]) == BRIEF.rounds
@@ -297,6 +300,7 @@ async def test_a_killed_shard_is_back_with_all_its_points(bench, data, shard):
     assert weight["disk_bytes_per_vector"] > 4 * DIM
 
 
+@pytest.mark.slow
 async def test_a_refused_search_fails_the_measurement(bench, data, shard):
     (request,) = wire.search_requests(some_vectors(1, dim=DIM + 1), ef=64)
     with pytest.raises(RuntimeError, match="INVALID_ARGUMENT"):

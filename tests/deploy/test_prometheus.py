@@ -48,6 +48,7 @@ def expressions():
                     yield f"recording {rule.name}", f"{rule.name}{{{labels}}}", ""
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)  # most of it is waiting, longer where the machine is busy
 async def test_every_panel_alert_and_rule_has_data_under_load(make_stack, tmp_path):
     if shutil.which("prometheus") is None:
