@@ -329,7 +329,6 @@ async def test_a_run_keeps_what_it_finds_and_says_what_it_did_not_measure(tmp_pa
     assert result["recall_filtered_min"] > 0.9
     assert result["freshness_p99_s"] > 0
     assert result["qps_over_milvus_c8"] is None
-    assert set(result["rates"]["empty"]) == {"c1", "c8"}
     assert 0 < result["c8_over_ceiling"] < 2
     assert result["pause_ms_max"] is None
     assert result["notes"] == ["Milvus not measured: left out here"]
