@@ -6,8 +6,6 @@ As our services: grpc.aio on uvloop, nothing around a call. Listens at the port 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import grpc
 import uvloop
@@ -20,42 +18,34 @@ PORT = "VITRINE_EMPTY_PORT"
 _HITS = 10
 
 
-class _Searches(grpc.GenericRpcHandler):
-    """The one method."""
-
-    def __init__(self) -> None:
-        hits = [
-            indexer_pb2.ProductHit(key=wire.key(row), score=-float(row), version=1_700_000_000_000)
-            for row in range(_HITS)
-        ]
-        answer = indexer_pb2.IndexerSearchResponse(
-            results=[indexer_pb2.VectorQueryResult(hits=hits)], collection=wire.COLLECTION, fingerprint=wire.FINGERPRINT
-        ).SerializeToString()
-
-        async def search(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-            return answer
-
-        behaviour: Callable[..., Awaitable[bytes]] = search
-        self._handler = grpc.unary_unary_rpc_method_handler(behaviour)
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Returns the handler of a search."""
-        return self._handler if handler_call_details.method == wire.SEARCH else None
+def _answer() -> bytes:
+    """Returns what every search is answered: ten hits."""
+    hits = [
+        indexer_pb2.ProductHit(key=wire.key(row), score=-float(row), version=1_700_000_000_000) for row in range(_HITS)
+    ]
+    return indexer_pb2.IndexerSearchResponse(
+        results=[indexer_pb2.VectorQueryResult(hits=hits)], collection=wire.COLLECTION, fingerprint=wire.FINGERPRINT
+    ).SerializeToString()
 
 
 async def _serve() -> None:
-    # Without registered methods, which make every call dearer (services/runtime/server.py).
+    answer = _answer()
+
+    async def search(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        return answer
+
+    check = grpc.unary_unary_rpc_method_handler(
+        health.aio.HealthServicer().Check,
+        request_deserializer=health_pb2.HealthCheckRequest.FromString,
+        response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
+    )
+    _, service, method = wire.SEARCH.split("/")
+    handlers = {service: {method: grpc.unary_unary_rpc_method_handler(search)}, health.SERVICE_NAME: {"Check": check}}
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((_Searches(),))
-    checker = health.aio.HealthServicer()
-    handlers = {
-        "Check": grpc.unary_unary_rpc_method_handler(
-            checker.Check,
-            request_deserializer=health_pb2.HealthCheckRequest.FromString,
-            response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
-        )
-    }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(health.SERVICE_NAME, handlers),))
+    # Generic handlers alone: registered methods make every call dearer (services/runtime/server.py).
+    server.add_generic_rpc_handlers(
+        tuple(grpc.method_handlers_generic_handler(name, methods) for name, methods in handlers.items())
+    )
     server.add_insecure_port(f"127.0.0.1:{os.environ[PORT]}")
     await server.start()
     await server.wait_for_termination()
