@@ -31,6 +31,8 @@ SEARCH = "/milvus.proto.milvus.MilvusService/Search"
 COLLECTION = "bench"
 _START_SECONDS = 180.0
 _STOP_SECONDS = 10.0
+# It is stopped (SIGSTOP) while others are measured, and gives up once its session has ended.
+_SESSION_SECONDS = 86_400
 _ROWS_PER_INSERT = 5_000
 _LOG_TAIL = 2_000
 
@@ -74,7 +76,7 @@ class Milvus:
         with self._log.open("wb") as sink, pinned(cores):
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "services.local.child", str(os.getpid())),
-                *("bench.peers.milvus_server", str(self._folder), str(self._port)),
+                *("bench.peers.milvus_server", str(self._folder), str(self._port), str(_SESSION_SECONDS)),
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "clients")))},
                 stdin=asyncio.subprocess.DEVNULL,

@@ -1,9 +1,10 @@
-"""`python -m bench.peers.milvus_server FOLDER PORT`: Milvus standalone from the PyPI package `milvus`, in this process.
+"""`python -m bench.peers.milvus_server FOLDER PORT [SESSION_SECONDS]`: Milvus standalone, in this process.
 
-The package unpacks its binary and writes its configuration under FOLDER; then this process becomes the server, so that
-whoever started it can signal and pin it, and it ends with its parent. Its other ports are free ones, those of the etcd
-within it too, which knows no other way to be told than a file of its own: a Milvus that runs here already is not in
-the way.
+The PyPI package `milvus` unpacks its binary and writes its configuration under FOLDER; then this process becomes the
+server, so that whoever started it can signal and pin it, and it ends with its parent. Its other ports are free ones,
+those of the etcd within it too, which knows no other way to be told than a file of its own: a Milvus that runs here
+already is not in the way. SESSION_SECONDS is how long its own parts hold a silent one for alive, 30 if not told: one
+that is paused (SIGSTOP) for longer gives up, and one that was killed starts again only when its last session has ended.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def main() -> None:
     etcd = folder / "configs" / "etcd.yaml"
     etcd.write_text(_etcd_config(folder, int(config.get("etcd_port")), ports[-2]))
     milvus._initialize_data_files(str(folder))
-    _outlive_pauses(folder / "configs" / "milvus.yaml")
+    if len(sys.argv) > 3:
+        _set_session(folder / "configs" / "milvus.yaml", int(sys.argv[3]))
     binary = folder / "bin" / "milvus"
     environment = {
         **os.environ,
@@ -57,9 +59,8 @@ def main() -> None:
     os.execve(binary, [str(binary), "run", "standalone"], environment)
 
 
-def _outlive_pauses(settings: Path) -> None:
-    """Lets sessions live for a day: it is stopped (SIGSTOP) while others are measured, and gives up without one."""
-    text, found = re.subn(r"(\n  session:\n    ttl: )\d+", r"\g<1>86400", settings.read_text())
+def _set_session(settings: Path, seconds: int) -> None:
+    text, found = re.subn(r"(\n  session:\n    ttl: )\d+", rf"\g<1>{seconds}", settings.read_text())
     if found != 1:
         sys.exit(f"{settings} has no session.ttl where this version of Milvus is expected to have it")
     settings.write_text(text)
