@@ -43,6 +43,7 @@ class BuildJob(BaseModel):
     m: int
     ef_construction: int
     threads: int
+    reduce: bool
 
 
 class BuildAnswer(BaseModel):
@@ -84,6 +85,7 @@ def build(job: BuildJob, report: Callable[[int], None]) -> BuildAnswer:
         m=job.m,
         ef_construction=job.ef_construction,
         threads=job.threads,
+        reduce=job.reduce,
         report=report,
     )
     return BuildAnswer(entry=entry, seconds=time.perf_counter() - started)

@@ -226,6 +226,7 @@ class Collection:
             m=self.spec.hnsw.m or self._settings.default_m,
             ef_construction=self.spec.hnsw.ef_construction or self._settings.default_ef_construction,
             threads=self._settings.resolved_build_threads,
+            reduce=self._settings.reduce_vectors,
         )
 
         def discard() -> None:

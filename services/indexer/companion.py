@@ -89,7 +89,11 @@ class Companion:
                 self._module,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                    "OPENBLAS_NUM_THREADS": "1",  # the other cores are the searches'
+                },
                 limit=_LINE_BYTES,
                 start_new_session=True,  # Ctrl-C is the server's to handle
             )

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hnswlib
 import numpy as np
 from numpy.typing import NDArray
 
+from services.indexer.reduction import Reduction
 from vitrine.v1 import indexer_pb2
 from vitrine.vectors import FloatArray
 
@@ -25,6 +27,8 @@ _SPACES: dict[int, str] = {
 }
 
 _ROWS_BETWEEN_REPORTS = 4_096
+# What a file holds beside hnswlib's own arrays, where its graph is one over reduced vectors.
+_MEAN, _AXES = "reduction_mean", "reduction_axes"
 
 
 class GraphShortfallError(Exception):
@@ -44,14 +48,16 @@ class Graph:
             RuntimeError: It is no graph of `count` rows.
         """
         self.count = count
-        self._inner_product = _SPACES[metric] == "ip"
         try:
             with np.load(path, allow_pickle=False) as saved:
                 state = {name: saved[name] for name in saved.files}
-            if (int(state["dim"]), int(state["cur_element_count"])) != (dim, count):
+            self._reduction = _read_reduction(state)
+            walked = self._reduction.dim if self._reduction else dim
+            if (int(state["dim"]), int(state["cur_element_count"])) != (walked, count):
                 raise RuntimeError(
-                    f"{path} holds {state['cur_element_count']} rows of dim {state['dim']}, expected {count} of {dim}"
+                    f"{path}: {state['cur_element_count']} rows of dim {state['dim']}, expected {count} of {walked}"
                 )
+            self._inner_product = _space(metric, self._reduction) == "ip"
             _warm_up(sum(each.nbytes for each in state.values()))
             self._index = hnswlib.Index.__new__(hnswlib.Index)
             # What pickling hnswlib's indexes uses: the one way to load that does not read the file under the GIL.
@@ -62,15 +68,23 @@ class Graph:
         # the beam, so that searches with different beams cannot disturb each other.
         self._index.set_ef(1)
 
+    @property
+    def reduced(self) -> bool:
+        """Whether it knows the vectors on fewer axes only, so that its scores are no more than an order."""
+        return self._reduction is not None
+
     def nearest(self, queries: FloatArray, beam: int) -> tuple[NDArray[np.intp], FloatArray]:
         """Walks the graph for queries of shape [q, dim]; releases the GIL.
 
         Returns:
-            Rows and scores (larger is more alike), both of shape [q, min(beam, count)], best first.
+            Rows and scores (larger is more alike), both of shape [q, min(beam, count)], best first. Where the graph is
+            `reduced`, the scores are those on its axes.
 
         Raises:
             GraphShortfallError: Parts of the graph were out of reach.
         """
+        if self._reduction is not None:
+            queries = self._reduction.apply(queries)
         try:
             rows, distances = self._index.knn_query(queries, k=min(beam, self.count), num_threads=1)
         except RuntimeError as error:  # "Cannot return the results in a contiguous 2D array"
@@ -88,20 +102,36 @@ def build_graph(
     ef_construction: int,
     threads: int,
     report: Callable[[int], None],
+    reduction: Reduction | None = None,
 ) -> None:
     """Builds the graph of vectors of shape [rows, dim] and saves it, not yet synced; takes seconds to minutes.
 
-    `report` is called with the rows built so far, now and then.
+    With a `reduction` it is the graph of the vectors on its axes, which are saved too. `report` is called with the rows
+    built so far, now and then.
     """
-    index = hnswlib.Index(space=_SPACES[metric], dim=vectors.shape[1])
+    if reduction is not None:
+        vectors = reduction.apply(vectors)
+    index = hnswlib.Index(space=_space(metric, reduction), dim=vectors.shape[1])
     index.init_index(max_elements=len(vectors), M=m, ef_construction=ef_construction)
     for start in range(0, len(vectors), _ROWS_BETWEEN_REPORTS):
         end = min(start + _ROWS_BETWEEN_REPORTS, len(vectors))
         index.add_items(vectors[start:end], np.arange(start, end), num_threads=threads)
         report(end)
     (state,) = index.__getstate__()
+    if reduction is not None:
+        state |= {_MEAN: reduction.mean, _AXES: reduction.axes}
     with path.open("wb") as sink:
         np.savez(sink, **state)
+
+
+def _space(metric: int, reduction: Reduction | None) -> str:
+    """Returns hnswlib's name; through the mean, unit vectors keep their order by distance, not by inner product."""
+    return _SPACES[metric] if reduction is None else "l2"
+
+
+def _read_reduction(state: dict[str, NDArray[Any]]) -> Reduction | None:
+    """Takes the reduction out of a file's arrays; None where the graph is one over whole vectors."""
+    return Reduction(state.pop(_MEAN), state.pop(_AXES)) if _AXES in state else None
 
 
 def _warm_up(size: int) -> None:

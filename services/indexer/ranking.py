@@ -23,6 +23,8 @@ class Candidates(NamedTuple):
     rows: Rows
     scores: FloatArray
     products: Ordinals
+    fair: bool = False
+    """Whether the scores are `fair_scores` already."""
 
 
 class Hit(NamedTuple):
@@ -73,10 +75,10 @@ class Pool:
         kth = self.kth_product(query.depth)
         typical = kth if math.isfinite(kth) else float(np.abs(self._scores).max(initial=0.0))
         entries: list[tuple[float, str, str, Record]] = []
-        for each, rows in self._near(kth, slack(query.vector, typical, metric)):
-            records = each.view.table.records
-            scores = fair_scores(query.vector, each.view.vectors[rows], metric).tolist()
-            for row, score in zip(rows.tolist(), scores, strict=True):
+        for each, places in self._near(kth, slack(query.vector, typical, metric)):
+            records, rows = each.view.table.records, each.rows[places]
+            scores = each.scores[places] if each.fair else fair_scores(query.vector, each.view.vectors[rows], metric)
+            for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
                 record = records[row]
                 entries.append((-score, record.product_id, record.image_id, record))
         entries.sort()  # no two points have the same ids: records are never compared
@@ -87,7 +89,7 @@ class Pool:
         return list(hits.values())[: query.depth]
 
     def _near(self, kth: float, margin: float) -> Iterator[tuple[Candidates, Rows]]:
-        """Yields what may be the best image of one of the k: only that is worth the reproducible score."""
+        """Yields places of what may be the best image of one of the k: only that is worth the reproducible score."""
         count = int(np.count_nonzero(self._scores >= kth - margin))
         chosen, products = self._order[:count], self._products[:count].tolist()
         if len(set(products)) < count:
@@ -101,14 +103,14 @@ class Pool:
                 ]
             ]
         if len(self._found) == 1:
-            yield self._found[0], self._found[0].rows[chosen]
+            yield self._found[0], chosen
             return
         start = 0
         for each in self._found:
             end = start + len(each.rows)
             own = chosen[(chosen >= start) & (chosen < end)]
             if len(own):
-                yield each, each.rows[own - start]
+                yield each, own - start
             start = end
 
 

@@ -24,7 +24,7 @@ from services.indexer.columns import Mask, Rows
 from services.indexer.hnsw import GraphShortfallError
 from services.indexer.queries import Query
 from services.indexer.ranking import Candidates, Hit, Pool, best_rows
-from services.indexer.scoring import fast_scores
+from services.indexer.scoring import fair_scores, fast_scores
 from vitrine.vectors import FloatArray
 
 # Measured on segments of 16,384 and 131,072 x 256 and of 60,000 x 784, one thread (docs/decisions/0009): walking with a
@@ -35,6 +35,10 @@ ROWS_PER_BEAM = 32
 _BEAM_POWER = 0.75
 _LEAST_BEAM = 16
 _SCATTERED = 2
+# A reduced graph finds neighbours in about their order: the first half of what it finds is scored anew, and at least
+# so many times the products asked for. What the last of those score is what lies beyond them.
+_DEPTHS_LOOKED_AT = 1.5
+_EDGE = 8
 
 
 @dataclass(slots=True)
@@ -140,7 +144,7 @@ class _Search:
 
     def take_walk(self, view: View, rows: Rows, scores: FloatArray, beam: int) -> None:
         """Takes what a walk found, best first."""
-        frontier = float(scores[-1])
+        walked, frontier = rows, float(scores[-1])
         if self.query.condition is not None or view.live_count < view.length:
             kept = self.matching(view)[rows]
             rows, scores = rows[kept], scores[kept]
@@ -148,9 +152,19 @@ class _Search:
         if len(self._excluded):
             kept = ~np.isin(products, self._excluded)
             rows, scores, products = rows[kept], scores[kept], products[kept]
-        self._found[view.unit.name] = Candidates(view, rows, scores, products)
+        reduced = view.unit.graph is not None and view.unit.graph.reduced
+        if reduced:
+            wanted = max(_looked_at(self.query.depth), math.ceil(len(rows) / 2))
+            known, rows, products = len(rows), rows[:wanted], products[:wanted]
+            scores = self._fair_scores(view, rows)
+            edge = scores[-_EDGE:] if len(rows) < known else self._fair_scores(view, walked[-_EDGE:])
+            frontier = float(edge.max())
+        self._found[view.unit.name] = Candidates(view, rows, scores, products, fair=reduced)
         self._frontiers[view.unit.name] = (view, frontier, beam)
         self._pool = None
+
+    def _fair_scores(self, view: View, rows: Rows) -> FloatArray:
+        return fair_scores(self.query.vector, view.vectors[rows], self.metric)
 
     def unfinished(self, stages: Stages) -> list[tuple[View, int]]:
         """Returns the views that may hold a better product than the k-th found, and the beam to walk them with."""
@@ -190,7 +204,9 @@ def _by_condition(searches: Sequence[_Search]) -> list[list[_Search]]:
 
 def _look(view: View, searches: Sequence[_Search], ef: int, exact: bool, stages: Stages) -> None:
     """Looks at a view for the first time, for searches that share a filter: the planner's choice."""
-    beam = max(ef, *(each.query.depth for each in searches))
+    depth = max(each.query.depth for each in searches)
+    reduced = view.unit.graph is not None and view.unit.graph.reduced
+    beam = max(ef, math.ceil(1.5 * _looked_at(depth)) if reduced else depth)
     condition = searches[0].query.condition
     if condition is None:
         if not exact and _worth_walking(view, beam):
@@ -226,6 +242,11 @@ def _widen(view: View, search: _Search, beam: int, stages: Stages) -> None:
         _walk(view, [search], beam, stages)
     else:
         _scan(view, [search], matching, stages)
+
+
+def _looked_at(depth: int) -> int:
+    """Returns how many of the rows that a reduced graph finds are scored anew, for `depth` products."""
+    return math.ceil(1.6 * depth)
 
 
 def _beam_for(view: View, rows: int, ef: int) -> int:

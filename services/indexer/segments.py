@@ -17,6 +17,7 @@ from services.indexer.blocks import Labels
 from services.indexer.files import sha256_of, sync_directory, sync_file
 from services.indexer.hnsw import Graph, build_graph
 from services.indexer.manifest import SegmentEntry
+from services.indexer.reduction import find_reduction
 from vitrine.vectors import FloatArray
 
 _GRAPH, _VECTORS, _LABELS = "graph.npz", "vectors.npy", "labels.npy"
@@ -48,6 +49,7 @@ def write_segment(
     m: int,
     ef_construction: int,
     threads: int,
+    reduce: bool,
     report: Callable[[int], None] = lambda _: None,
 ) -> SegmentEntry:
     """Builds a segment in `scratch` (a folder not there yet) and moves it to `target`, on disk when it returns.
@@ -61,6 +63,7 @@ def write_segment(
         m: HNSW links a node.
         ef_construction: HNSW build beam.
         threads: To build with.
+        reduce: Build the graph over the vectors on fewer axes, where a measurement says that answers stay the same.
         report: Called with the rows built so far, now and then.
     """
     scratch.mkdir(parents=True)
@@ -72,6 +75,7 @@ def write_segment(
         ef_construction=ef_construction,
         threads=threads,
         report=report,
+        reduction=find_reduction(vectors, metric) if reduce else None,
     )
     np.save(scratch / _VECTORS, vectors)
     np.save(scratch / _LABELS, labels)

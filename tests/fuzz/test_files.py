@@ -48,6 +48,7 @@ def segment(tmp_path_factory):
         m=4,
         ef_construction=20,
         threads=1,
+        reduce=False,
     )
     return folder / "segments" / "0001", entry
 

@@ -1,0 +1,64 @@
+"""When graphs are built on fewer axes, and what those keep."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from services.indexer.reduction import STEP, find_reduction
+from vitrine.v1 import indexer_pb2
+
+COSINE, L2, INNER = indexer_pb2.METRIC_COSINE, indexer_pb2.METRIC_L2, indexer_pb2.METRIC_INNER_PRODUCT
+
+
+def vectors(strong, dim, *, rows=2_000, weak=0.01):
+    """Rows that differ along `strong` directions, and by `weak` along all others."""
+    random = np.random.default_rng(strong)
+    axes, _ = np.linalg.qr(random.normal(size=(dim, dim)))
+    scale = np.where(np.arange(dim) < strong, 1.0, weak)
+    return ((random.normal(size=(rows, dim)) * scale) @ axes + random.normal(size=dim)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("strong", "expected"), [(10, 32), (32, 32), (60, 64), (90, 96)])
+@pytest.mark.parametrize("metric", [COSINE, L2])
+def test_as_few_axes_as_tell_rows_apart(strong, expected, metric):
+    reduction = find_reduction(vectors(strong, 256), metric)
+    assert reduction.dim == expected
+    np.testing.assert_allclose(reduction.axes.T @ reduction.axes, np.eye(expected), atol=1e-4)
+
+
+def test_distances_stay_what_they_were_and_never_grow():
+    rows = vectors(30, 128)
+    reduced = find_reduction(rows, L2).apply(rows)
+    assert reduced.dtype == np.float32
+    assert reduced.shape == (len(rows), STEP)
+    whole = np.linalg.norm(rows[:-1] - rows[1:], axis=1)
+    short = np.linalg.norm(reduced[:-1] - reduced[1:], axis=1)
+    assert (short <= whole * 1.0001).all()
+    np.testing.assert_allclose(short, whole, rtol=0.01)
+
+
+def test_the_same_rows_give_the_same_axes():
+    rows = vectors(20, 96)
+    first, second = find_reduction(rows, L2), find_reduction(rows.copy(), L2)
+    np.testing.assert_array_equal(first.axes, second.axes)
+
+
+@pytest.mark.parametrize(
+    ("rows", "metric"),
+    [
+        (vectors(256, 256), L2),  # no axis matters less than another
+        (vectors(150, 256), L2),  # more than half of them matter
+        (vectors(10, 256), INNER),  # nothing to do with distances
+        (vectors(10, 63), L2),  # half of it is less than a step
+        (vectors(10, 256, rows=500), L2),  # few rows are scanned
+    ],
+    ids=["flat", "wide", "inner product", "short", "few"],
+)
+def test_whole_vectors_where_fewer_axes_do_not_pay(rows, metric):
+    assert find_reduction(rows, metric) is None
+
+
+def test_copies_of_one_row_reduce_to_anything_but_do_not_fail():
+    reduction = find_reduction(np.ones((600, 128), np.float32), COSINE)
+    assert reduction is None or np.isfinite(reduction.apply(np.ones((1, 128), np.float32))).all()
