@@ -247,9 +247,10 @@ class Collection:
             for view in self.snapshot.views[:-1]
         ]
         last = max(self._compacting, default=-1)
+        walked = [view.unit.graph.dim for view in self.snapshot.views if view.unit.graph is not None]
         return next_run(
             parts,
-            most_rows=most_segment_rows(self.spec, self._settings),
+            most_rows=most_segment_rows(self.spec, self._settings, max(walked, default=0)),
             dead_share=self._settings.purge_dead_share,
             resting=self._idle.resting,
             compact=sum(int(view.labels[0]) <= last for view in self.snapshot.views[:-1]),

@@ -92,7 +92,6 @@ class Companion:
                 env={
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                    "OPENBLAS_NUM_THREADS": "1",  # the other cores are the searches'
                 },
                 limit=_LINE_BYTES,
                 start_new_session=True,  # Ctrl-C is the server's to handle

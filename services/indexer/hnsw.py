@@ -27,6 +27,8 @@ _SPACES: dict[int, str] = {
 }
 
 _ROWS_BETWEEN_REPORTS = 4_096
+# hnswlib's own tables of labels and locks come on top of what is in the file.
+_WARMED = 1.25
 # What a file holds beside hnswlib's own arrays, where its graph is one over reduced vectors.
 _MEAN, _AXES = "reduction_mean", "reduction_axes"
 
@@ -52,13 +54,13 @@ class Graph:
             with np.load(path, allow_pickle=False) as saved:
                 state = {name: saved[name] for name in saved.files}
             self._reduction = _read_reduction(state)
-            walked = self._reduction.dim if self._reduction else dim
-            if (int(state["dim"]), int(state["cur_element_count"])) != (walked, count):
+            self.dim = self._reduction.dim if self._reduction else dim
+            if (int(state["dim"]), int(state["cur_element_count"])) != (self.dim, count):
                 raise RuntimeError(
-                    f"{path}: {state['cur_element_count']} rows of dim {state['dim']}, expected {count} of {walked}"
+                    f"{path}: {state['cur_element_count']} rows of dim {state['dim']}, expected {count} of {self.dim}"
                 )
             self._inner_product = _space(metric, self._reduction) == "ip"
-            _warm_up(sum(each.nbytes for each in state.values()))
+            _warm_up(int(_WARMED * sum(each.nbytes for each in state.values())))
             self._index = hnswlib.Index.__new__(hnswlib.Index)
             # What pickling hnswlib's indexes uses: the one way to load that does not read the file under the GIL.
             self._index.__setstate__(({name: each if each.ndim else each.item() for name, each in state.items()},))

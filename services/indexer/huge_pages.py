@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from functools import cache
 from pathlib import Path
 
 _VARIABLE = "GLIBC_TUNABLES"
@@ -29,6 +30,7 @@ def ask() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
 
 
+@cache
 def _offered() -> bool:
     library, _, version = " ".join(platform.libc_ver()).partition(" ")
     try:

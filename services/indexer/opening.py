@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from services.indexer.blocks import Snapshot
@@ -18,6 +19,7 @@ _LINK_BYTES = 4
 # An exact search of a block reads all of it: about 0.07 ms a megabyte.
 _BLOCK_BYTES = 32 * 2**20
 _FEWEST_POINTS = 16
+_MORE_AXES = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,15 @@ def block_capacity(spec: indexer_pb2.CollectionSpec, settings: IndexerSettings) 
     return max(_FEWEST_POINTS, min(settings.segment_points, fitting, most_segment_rows(spec, settings)))
 
 
-def most_segment_rows(spec: indexer_pb2.CollectionSpec, settings: IndexerSettings) -> int:
-    """Returns how many points a segment of this collection holds at most."""
+def most_segment_rows(spec: indexer_pb2.CollectionSpec, settings: IndexerSettings, walked: int = 0) -> int:
+    """Returns how many points a segment of this collection holds at most.
+
+    `walked`: the most dimensions that any of its graphs has so far, 0 where there is none.
+    """
     m = spec.hnsw.m or settings.default_m
+    # More rows take more axes to tell apart: half as many again when a segment has grown to several times its size.
+    dim = min(spec.vector.dim, math.ceil(_MORE_AXES * walked)) if walked else spec.vector.dim
     # Of a row in hnswlib's memory: the vector, 2M links on the ground floor, and a few words.
-    row_bytes = _FLOAT_BYTES * spec.vector.dim + _LINK_BYTES * (2 * m + 4)
+    row_bytes = _FLOAT_BYTES * dim + _LINK_BYTES * (2 * m + 4)
     fitting = settings.resolved_segment_megabytes * 2**20 // row_bytes
     return max(_FEWEST_POINTS, min(fitting, settings.max_segment_points or fitting))

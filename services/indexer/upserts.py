@@ -13,8 +13,8 @@ from services.runtime.gate import Gate
 from vitrine.errors import InvalidArgumentError, UnavailableError, VitrineError, to_status
 from vitrine.v1 import indexer_pb2
 
-# Checking a point holds the event loop for some 20 us; other calls get their turn in between.
-_CHECKS_AT_A_TIME = 64
+# Checking a point holds the event loop for some 40 us, for 100 beside searches; other calls get their turn in between.
+_CHECKS_AT_A_TIME = 4
 
 
 class Target(Protocol):
