@@ -24,7 +24,7 @@ from vitrine.v1 import indexer_pb2_grpc
 # A text index that is as new as its collection at the end need not be compared with it at the next start.
 _SETTLE_SECONDS = 2.0
 # How long a thread may keep the interpreter from others. Python's 5 ms let a search, which changes threads six times,
-# wait for a writer that long each time: p99 beside 1,000 upserts/s was 29 ms, and is 17 with this.
+# wait for a writer that long each time: p99 beside 1,000 upserts/s was 29 ms, and is 17 to 28 with this.
 _SWITCH_SECONDS = 0.0005
 
 
