@@ -47,7 +47,7 @@ class IndexerSettings(ServiceSettings):
         description="Size of a segment's graph at most; merging stops there. More: fewer graphs to walk, so faster "
         "searches, but a longer pause when a segment loads: 0.2 to 0.4 ms a megabyte with huge pages, 0.8 ms without, "
         "more where a virtual machine must first get the memory from its host. "
-        "0: 128 with huge pages, 64 without. (The indexer asks for huge pages where GLIBC_TUNABLES is not set.)",
+        "0: 160 with huge pages, 64 without. (The indexer asks for huge pages where GLIBC_TUNABLES is not set.)",
     )
     max_segment_points: int = Field(
         0,
@@ -180,7 +180,7 @@ class IndexerSettings(ServiceSettings):
     @property
     def resolved_segment_megabytes(self) -> int:
         """Size of a segment's graph at most, MiB."""
-        return self.segment_megabytes or (128 if huge_pages.in_use() else 64)
+        return self.segment_megabytes or (160 if huge_pages.in_use() else 64)
 
     @property
     def resolved_milvus_database(self) -> str:
