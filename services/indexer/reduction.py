@@ -19,8 +19,10 @@ from vitrine.vectors import FloatArray
 
 STEP = 32
 """Dimensions come in multiples of this, which hnswlib's distances are fastest with."""
-# What a graph over half the axes gains is worth the second look; over more it is not.
+# With more of them, scoring anew what a walk finds takes what the walk gains: 256 dimensions on 128 axes.
 _MOST_SHARE = 0.4
+# Finding axes takes the cube of the dimensions: 3 s for these, for every segment that is built.
+_MOST_DIMENSIONS = 2_048
 # Fewer rows than this are scanned as fast as walked.
 _FEWEST_ROWS = 512
 _SAMPLED_ROWS = 16_384
@@ -67,7 +69,7 @@ def find_reduction(vectors: FloatArray, metric: int) -> Reduction | None:
     """
     rows, dim = vectors.shape
     widest = int(dim * _MOST_SHARE) // STEP * STEP
-    if metric == indexer_pb2.METRIC_INNER_PRODUCT or not widest or rows < _FEWEST_ROWS:
+    if metric == indexer_pb2.METRIC_INNER_PRODUCT or widest < STEP or dim > _MOST_DIMENSIONS or rows < _FEWEST_ROWS:
         return None
     random = np.random.default_rng(_SEED)
     sample = vectors[np.sort(random.permutation(rows)[:_SAMPLED_ROWS])]

@@ -48,12 +48,13 @@ def test_the_same_rows_give_the_same_axes():
     ("rows", "metric"),
     [
         (vectors(256, 256), L2),  # no axis matters less than another
-        (vectors(150, 256), L2),  # more than half of them matter
+        (vectors(150, 256), L2),  # too many of them matter
         (vectors(10, 256), INNER),  # nothing to do with distances
-        (vectors(10, 63), L2),  # half of it is less than a step
+        (vectors(10, 79), L2),  # two fifths of it are less than a step
         (vectors(10, 256, rows=500), L2),  # few rows are scanned
+        (np.zeros((600, 2_049), np.float32), L2),  # finding axes would take longer than the graph
     ],
-    ids=["flat", "wide", "inner product", "short", "few"],
+    ids=["flat", "wide", "inner product", "short", "few", "long"],
 )
 def test_whole_vectors_where_fewer_axes_do_not_pay(rows, metric):
     assert find_reduction(rows, metric) is None
