@@ -59,7 +59,10 @@ def most_segment_rows(spec: indexer_pb2.CollectionSpec, settings: IndexerSetting
     """
     m = spec.hnsw.m or settings.default_m
     # More rows take more axes to tell apart: half as many again when a segment has grown to several times its size.
-    dim = min(spec.vector.dim, math.ceil(_MORE_AXES * walked)) if walked else spec.vector.dim
+    # Where they turn out not to be enough the graph walks whole vectors, and has four times its size at most.
+    dim = spec.vector.dim
+    if walked:
+        dim = min(dim, max(math.ceil(_MORE_AXES * walked), dim // 4))
     # Of a row in hnswlib's memory: the vector, 2M links on the ground floor, and a few words.
     row_bytes = _FLOAT_BYTES * dim + _LINK_BYTES * (2 * m + 4)
     fitting = settings.resolved_segment_megabytes * 2**20 // row_bytes

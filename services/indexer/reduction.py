@@ -60,8 +60,8 @@ class Reduction(NamedTuple):
 def find_reduction(vectors: FloatArray, metric: int) -> Reduction | None:
     """Returns the smallest reduction with which the rows' own nearest neighbours are found, None where none pays.
 
-    Rows are drawn as queries. On the axes, the 32 rows nearest to a query have to hold .996 of its ten nearest. A query
-    of another kind than the rows loses no more: what it has beyond the axes is about equally far from all rows.
+    Rows are drawn as queries. On the axes, the 32 rows nearest to a query have to hold .996 of its ten nearest. Queries
+    of another kind than the rows may lose more: the recall canary, which asks with live ones, shows it.
 
     Args:
         vectors: Of a segment; float32 of shape [rows, dim].

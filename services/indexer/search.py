@@ -37,7 +37,6 @@ _LEAST_BEAM = 16
 _SCATTERED = 2
 # A reduced graph finds neighbours in about their order: the first half of what it finds is scored anew, and at least
 # so many times the products asked for. What the last of those score is what lies beyond them.
-_DEPTHS_LOOKED_AT = 1.5
 _EDGE = 8
 
 

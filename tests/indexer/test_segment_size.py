@@ -21,7 +21,8 @@ def spec(dim):
     [
         (0, 784),  # nothing known yet: as if graphs walked whole vectors
         (784, 784),  # they do
-        (128, 192),  # half as many again, as more rows need more axes
+        (200, 300),  # half as many again, as more rows need more axes
+        (32, 196),  # never under a quarter: a graph of whole vectors has four times the limit at most
         (600, 784),  # never more than the vectors have
     ],
 )
