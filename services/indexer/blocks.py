@@ -66,6 +66,11 @@ class View:
         """Product ordinals of the rows; shape [length]."""
         return self.unit.products[: self.length]
 
+    @property
+    def reduced(self) -> bool:
+        """Whether it has a graph, and that knows the vectors on fewer axes only."""
+        return self.unit.graph is not None and self.unit.graph.reduced
+
     def squares(self) -> FloatArray:
         """Returns the squared lengths of the vectors; float32 of shape [length]."""
         return self.unit.squares(self.length)

@@ -89,10 +89,7 @@ class Companion:
                 self._module,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                env={
-                    **os.environ,
-                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                },
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 limit=_LINE_BYTES,
                 start_new_session=True,  # Ctrl-C is the server's to handle
             )

@@ -9,11 +9,13 @@ as they are where too many would be needed.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from services.indexer.columns import Rows
+from services.indexer.scoring import Squares, fast_scores
 from vitrine.v1 import indexer_pb2
 from vitrine.vectors import FloatArray
 
@@ -105,9 +107,10 @@ def _nearest(vectors: FloatArray, asked: Rows, count: int) -> Rows:
     """Returns the `count` rows nearest to each of the rows `asked`, itself left out, in any order; [asked, count]."""
     best = np.full((len(asked), count), -np.inf, np.float32)
     nearest: Rows = np.zeros((len(asked), count), np.intp)
+    queries = vectors[asked]
     for start in range(0, len(vectors), _ROWS_AT_ONCE):
         part = vectors[start : start + _ROWS_AT_ONCE]
-        scores = 2.0 * (vectors[asked] @ part.T) - np.einsum("ij,ij->i", part, part)
+        scores = fast_scores(queries, part, indexer_pb2.METRIC_L2, partial(Squares(part), len(part)))
         here = np.flatnonzero((start <= asked) & (asked < start + len(part)))
         scores[here, asked[here] - start] = -np.inf
         scores = np.concatenate([best, scores], axis=1)

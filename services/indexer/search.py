@@ -1,12 +1,12 @@
 """The nearest products in a snapshot.
 
-Every unit yields candidates: a block, a filtered unit and an exact search look at all their rows; a segment's graph
-is walked with a beam. What a unit has not yielded cannot score above its *frontier* (nothing, where all its rows were
-looked at), so the k best products found so far are final once the k-th scores no less than every frontier. Until
-then the beams that fall short are doubled, and past a share of the segment it is looked at as a whole. This is the
-stop rule of the threshold algorithm (Fagin, Lotem and Naor, "Optimal aggregation algorithms for middleware", 2001)
-on top of an approximate source. It gives k products while there are k, however many images each has and however many
-rows of a segment are dead.
+Every unit yields candidates: a block, a filtered unit and an exact search look at all their rows; a segment's graph is
+walked with a beam. What a unit has not yielded cannot score above its *frontier* (nothing, where all its rows were
+looked at; of a reduced graph that is an estimate), so the k best products found so far are final once the k-th scores
+no less than every frontier. Until then the beams that fall short are doubled, and past a share of the segment it is
+looked at as a whole. This is the stop rule of the threshold algorithm (Fagin, Lotem and Naor, "Optimal aggregation
+algorithms for middleware", 2001) on top of an approximate source. It gives k products while there are k, however many
+images each has and however many rows of a segment are dead.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ _BEAM_POWER = 0.75
 _LEAST_BEAM = 16
 _SCATTERED = 2
 # A reduced graph finds neighbours in about their order: the first half of what it finds is scored anew, and at least
-# so many times the products asked for. What the last of those score is what lies beyond them.
+# so many times the products asked for, so it is walked somewhat further than that. What the last few of them score is
+# what lies beyond them.
+_LOOKS_PER_PRODUCT = 1.6
+_WALKED_PER_LOOK = 1.5
 _EDGE = 8
 
 
@@ -151,14 +154,13 @@ class _Search:
         if len(self._excluded):
             kept = ~np.isin(products, self._excluded)
             rows, scores, products = rows[kept], scores[kept], products[kept]
-        reduced = view.unit.graph is not None and view.unit.graph.reduced
-        if reduced:
+        if view.reduced:
             wanted = max(_looked_at(self.query.depth), math.ceil(len(rows) / 2))
             known, rows, products = len(rows), rows[:wanted], products[:wanted]
             scores = self._fair_scores(view, rows)
             edge = scores[-_EDGE:] if len(rows) < known else self._fair_scores(view, walked[-_EDGE:])
             frontier = float(edge.max())
-        self._found[view.unit.name] = Candidates(view, rows, scores, products, fair=reduced)
+        self._found[view.unit.name] = Candidates(view, rows, scores, products, fair=view.reduced)
         self._frontiers[view.unit.name] = (view, frontier, beam)
         self._pool = None
 
@@ -204,8 +206,7 @@ def _by_condition(searches: Sequence[_Search]) -> list[list[_Search]]:
 def _look(view: View, searches: Sequence[_Search], ef: int, exact: bool, stages: Stages) -> None:
     """Looks at a view for the first time, for searches that share a filter: the planner's choice."""
     depth = max(each.query.depth for each in searches)
-    reduced = view.unit.graph is not None and view.unit.graph.reduced
-    beam = max(ef, math.ceil(1.5 * _looked_at(depth)) if reduced else depth)
+    beam = max(ef, math.ceil(_WALKED_PER_LOOK * _looked_at(depth)) if view.reduced else depth)
     condition = searches[0].query.condition
     if condition is None:
         if not exact and _worth_walking(view, beam):
@@ -245,7 +246,7 @@ def _widen(view: View, search: _Search, beam: int, stages: Stages) -> None:
 
 def _looked_at(depth: int) -> int:
     """Returns how many of the rows that a reduced graph finds are scored anew, for `depth` products."""
-    return math.ceil(1.6 * depth)
+    return math.ceil(_LOOKS_PER_PRODUCT * depth)
 
 
 def _beam_for(view: View, rows: int, ef: int) -> int:

@@ -44,10 +44,11 @@ class IndexerSettings(ServiceSettings):
         0,
         ge=0,
         le=4_096,
-        description="Size of a segment's graph at most; merging stops there. More: fewer graphs to walk, so faster "
-        "searches, but a longer pause when a segment loads: 0.2 to 0.4 ms a megabyte with huge pages, 0.8 ms without, "
-        "more where a virtual machine must first get the memory from its host. "
-        "0: 160 with huge pages, 64 without. (The indexer asks for huge pages where GLIBC_TUNABLES is not set.)",
+        description="Size of a segment's graph at most (four times that where vectors can no longer be reduced); "
+        "merging stops there. More: fewer graphs to walk, so faster searches, but a longer pause when a segment "
+        "loads: 0.2 to 0.4 ms a megabyte with huge pages, 0.8 ms without, more where a virtual machine must "
+        "first get the memory from its host. 0: 160 with huge pages, 64 without. (The indexer asks for huge "
+        "pages where GLIBC_TUNABLES is not set.)",
     )
     max_segment_points: int = Field(
         0,
@@ -58,9 +59,10 @@ class IndexerSettings(ServiceSettings):
     reduce_vectors: bool = Field(
         True,
         description="Build graphs over the vectors' strongest principal axes, as few as find the same neighbours (the "
-        "builder measures it on each segment; whole vectors where half the axes are not enough), and score what a walk "
-        "finds with the whole vectors. Off: walks read all of every vector, and take two to three times as long for "
-        "784 dimensions, and graphs as much more memory.",
+        "builder measures it on each segment; whole vectors where two fifths of the axes are not enough), and"
+        " score what a walk finds with the whole vectors. For segments built from now on. Off: walks read all"
+        " of every vector, and take two to three times as long for 784 dimensions, and graphs as much more "
+        "memory.",
     )
     purge_dead_share: float = Field(
         0.2,
