@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from models.tiny import build_tiny
-from services.local import stack
+from services.local import ports
 from services.local.stack import ROOT, Ports, Stack
 
 # A timing never decides a test: hypothesis by itself allows an example 200 ms, which a busy machine may take from any.
@@ -23,7 +23,7 @@ settings.load_profile("untimed")
 
 # Processes that run tests side by side (pytest-xdist) must not find the same port free at the same time.
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-stack.PORTS = range(15_000 + _WORKER % 8, 32_000, 8)
+ports.PORTS = ports.PORTS[_WORKER % 8 :: 8]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -21,6 +19,7 @@ import psutil
 
 from bench.embedder.clients import RefusedError, open_target
 from bench.peers.work import PeerSettings
+from services.local.ports import free_ports
 from services.local.stack import ROOT
 from services.local.supervisor import ProcessSpec, Supervisor
 from vitrine.v1 import embedder_pb2, embedder_pb2_grpc
@@ -182,21 +181,6 @@ def installed(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def free_ports(count: int) -> list[int]:
-    """Returns ports below the ephemeral range, where no outgoing connection takes them before they are used."""
-    found: list[int] = []
-    for number in random.sample(range(15_000, 31_000), 1_000):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", number))
-            except OSError:
-                continue
-        found.append(number)
-        if len(found) == count:
-            return found
-    raise OSError(f"cannot find {count} free ports between 15000 and 31000")
 
 
 async def _layout(address: str) -> dict[str, Any]:

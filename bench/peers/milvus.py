@@ -21,10 +21,10 @@ from typing import Any, Self
 
 import psutil
 
-from bench.embedder.servers import free_ports
 from bench.index.datasets import Dataset, K
 from bench.index.pinning import pinned
 from bench.index.recipe import Vectors
+from services.local.ports import free_ports
 from services.local.stack import ROOT
 
 SEARCH = "/milvus.proto.milvus.MilvusService/Search"

@@ -10,13 +10,14 @@ that is paused (SIGSTOP) for longer gives up, and one that was killed starts aga
 from __future__ import annotations
 
 import os
-import random
 import re
 import socket
 import sys
 from pathlib import Path
 
 import milvus
+
+from services.local.ports import free_ports
 
 
 class _Config(milvus.MilvusServerConfig):
@@ -36,7 +37,7 @@ class _Config(milvus.MilvusServerConfig):
 def main() -> None:
     """Command line entry."""
     folder, port = Path(sys.argv[1]), int(sys.argv[2])
-    ports = _free_ports(14, but=port)
+    ports = [number for number in free_ports(15) if number != port][:14]
     config = _Config(data_dir=str(folder))
     others = [name for name in config.configurable_items if name.endswith("_port") and name != "proxy_port"]
     config.update(proxy_port=port, **dict(zip(others, ports, strict=False)))
@@ -73,19 +74,6 @@ def _etcd_config(folder: Path, client_port: int, peer_port: int) -> str:
         f"listen-client-urls: {client}\nadvertise-client-urls: {client}\n"
         f"listen-peer-urls: {peer}\ninitial-advertise-peer-urls: {peer}\ninitial-cluster: default={peer}\n"
     )
-
-
-def _free_ports(count: int, but: int) -> list[int]:
-    found: list[int] = []
-    for number in random.sample(range(15_000, 31_000), 1_000):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", number))
-            except OSError:
-                continue
-        if number != but and len(found) < count:
-            found.append(number)
-    return found
 
 
 if __name__ == "__main__":

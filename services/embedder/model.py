@@ -92,6 +92,11 @@ class EmbeddingModel:
         """Embeds uint8 RGB [n, height, width, 3]; blocks, without the GIL. `alone`: no other batch is near."""
         return (self._alone if alone and self._alone else self._session).run(pixels)
 
+    def close(self) -> None:
+        """Lets go of the weights, for good: what else holds the model may be collected late, or never."""
+        del self._session
+        self._alone = None
+
     def warm_up(self) -> None:
         """Runs every batch size once, so that no caller pays for a first time, and checks what comes back.
 

@@ -173,8 +173,9 @@ class Pipeline:
         return sum(gate.items for gate in self._gates.values())
 
     def close(self) -> None:
-        """Refuses what waits, lets what runs end, and ends the threads; blocks."""
+        """Refuses what waits, lets what runs end, ends the threads and lets go of the model's weights; blocks."""
         self.lanes.close()
+        self._model.close()
 
     def passes(self, images: Iterable[embedder_pb2.ImageInput]) -> int:
         """Returns how many times the model may have to run for these images: the places they take in a queue."""

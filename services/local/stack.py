@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from services.local.ports import free_ports
 from services.local.supervisor import ProcessSpec, Supervisor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +36,7 @@ class Ports:
     def free(cls, shards: int, *, health: bool = False) -> Self:
         """Ports that are free now, for tests and benchmarks."""
         count = shards + 2
-        http, *numbers = _free_ports((3 if health else 2) * count + 1)
+        http, *numbers = free_ports((3 if health else 2) * count + 1)
         serving, metrics, probes = numbers[:count], numbers[count : 2 * count], numbers[2 * count :]
         return cls(
             serving[0],
@@ -47,25 +46,6 @@ class Ports:
             http,
             dict(zip(serving, probes, strict=True)) if health else {},
         )
-
-
-PORTS = range(15_000, 32_000)
-"""Where free ports are looked for: below the ephemeral range, so that no outgoing connection takes one first."""
-
-
-def _free_ports(count: int) -> list[int]:
-    """Returns ports that nobody listens on now."""
-    found: list[int] = []
-    for number in random.sample(PORTS, min(1_000, len(PORTS))):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", number))
-            except OSError:
-                continue
-        found.append(number)
-        if len(found) == count:
-            return found
-    raise OSError(f"cannot find {count} free ports between {PORTS.start} and {PORTS.stop}")
 
 
 class Stack:

@@ -7,20 +7,16 @@ import subprocess
 import time
 from contextlib import asynccontextmanager
 
+from services.local.ports import free_ports
+
 BINARY = shutil.which("redis-server")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class RedisServer:
     """Keeps its port over restarts, and nothing else."""
 
     def __init__(self, folder, *options, tls=False):
-        self.port = free_port()
+        (self.port,) = free_ports(1)
         self._folder = folder
         port = ["--port", "0", "--tls-port", str(self.port)] if tls else ["--port", str(self.port)]
         self._command = [

@@ -14,8 +14,9 @@ from services.embedder.cache.codec import encode
 from services.embedder.crop import Crop
 from services.embedder.priority import Priority
 from services.embedder.settings import EmbedderSettings
+from services.local.ports import free_ports
 from tests.embedder.cache.entries import Clock, Computation, Counted, assert_same, key, settle, until, vector
-from tests.embedder.cache.redis_server import free_port, impostor
+from tests.embedder.cache.redis_server import impostor
 from vitrine.errors import DeadlineError, InvalidArgumentError
 
 INTERACTIVE, BULK = Priority.INTERACTIVE, Priority.BULK
@@ -247,7 +248,7 @@ async def test_a_restart_between_two_requests_is_mended_without_a_word(redis):
 
 async def test_a_service_starts_without_its_redis():
     with capture_logs() as logs:
-        async with replica(free_port(), sleep=Pauses()) as cache:
+        async with replica(free_ports(1)[0], sleep=Pauses()) as cache:
             assert (await cache.get_or_compute(key(), INTERACTIVE, ready()))[1] is Source.COMPUTED
     assert [line["reason"] for line in logs] == ["connection"]
 
