@@ -53,7 +53,7 @@ class Graph:
         try:
             with np.load(path, allow_pickle=False) as saved:
                 state = {name: saved[name] for name in saved.files}
-            self._reduction = _read_reduction(state)
+            self._reduction = _read_reduction(state, dim)
             self.dim = self._reduction.dim if self._reduction else dim
             if (int(state["dim"]), int(state["cur_element_count"])) != (self.dim, count):
                 raise RuntimeError(
@@ -131,9 +131,19 @@ def _space(metric: int, reduction: Reduction | None) -> str:
     return _SPACES[metric] if reduction is None else "l2"
 
 
-def _read_reduction(state: dict[str, NDArray[Any]]) -> Reduction | None:
-    """Takes the reduction out of a file's arrays; None where the graph is one over whole vectors."""
-    return Reduction(state.pop(_MEAN), state.pop(_AXES)) if _AXES in state else None
+def _read_reduction(state: dict[str, NDArray[Any]], dim: int) -> Reduction | None:
+    """Takes the reduction of vectors of `dim` out of a file's arrays; None where the graph is one over whole vectors.
+
+    Raises:
+        KeyError: A part of it is missing.
+        ValueError: It is none for such vectors.
+    """
+    if _AXES not in state and _MEAN not in state:
+        return None
+    mean, axes = state.pop(_MEAN), state.pop(_AXES)
+    if mean.dtype != np.float32 or axes.dtype != np.float32 or mean.shape != (dim,) or axes.shape[:-1] != (dim,):
+        raise ValueError(f"a reduction of {mean.dtype}{mean.shape} and {axes.dtype}{axes.shape} for {dim} dimensions")
+    return Reduction(mean, axes)
 
 
 def _warm_up(size: int) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from services.indexer.columns import Rows
-from services.indexer.scoring import Squares, fast_scores
+from services.indexer.scoring import Squares, fair_scores, fast_scores
 from vitrine.v1 import indexer_pb2
 from vitrine.vectors import FloatArray
 
@@ -78,13 +78,14 @@ def find_reduction(vectors: FloatArray, metric: int) -> Reduction | None:
     mean: FloatArray = sample.mean(axis=0)
     axes = _principal_axes(sample - mean, widest)
     asked: Rows = np.sort(random.permutation(rows)[:_QUERIES])
-    nearest = _nearest(vectors, asked, _NEIGHBOURS)
+    nearest = _scores(vectors, asked, _nearest(vectors, asked, _NEIGHBOURS, mean))
     reduced = Reduction(mean, axes).apply(vectors)
 
     def keeps(count: int) -> bool:
         looked_at = _nearest(np.ascontiguousarray(reduced[:, :count]), asked, _LOOKED_AT)
-        found = [len(np.intersect1d(*pair)) for pair in zip(nearest, looked_at, strict=True)]
-        return bool(sum(found) >= _LEAST_RECALL * nearest.size)
+        # By score: of rows that are as near as each other any will do.
+        near = _scores(vectors, asked, looked_at) >= nearest.min(axis=1, keepdims=True)
+        return bool(np.minimum(near.sum(axis=1), _NEIGHBOURS).sum() >= _LEAST_RECALL * nearest.size)
 
     # More axes never lose a neighbour but by chance, so halving the range finds the fewest.
     fewest, most = 1, widest // STEP
@@ -103,13 +104,22 @@ def _principal_axes(centred: FloatArray, count: int) -> FloatArray:
     return strongest
 
 
-def _nearest(vectors: FloatArray, asked: Rows, count: int) -> Rows:
-    """Returns the `count` rows nearest to each of the rows `asked`, itself left out, in any order; [asked, count]."""
+def _scores(vectors: FloatArray, asked: Rows, rows: Rows) -> FloatArray:
+    """Returns how near `rows` [asked, n] are to the rows `asked`; same shape, larger is nearer."""
+    pairs = zip(asked, rows, strict=True)
+    return np.stack([fair_scores(vectors[row], vectors[others], indexer_pb2.METRIC_L2) for row, others in pairs])
+
+
+def _nearest(vectors: FloatArray, asked: Rows, count: int, centre: FloatArray | float = 0.0) -> Rows:
+    """Returns the `count` rows nearest to each of the rows `asked`, itself left out, in any order; [asked, count].
+
+    Far from the origin float32 cannot tell rows apart by products: `centre` is where they are.
+    """
     best = np.full((len(asked), count), -np.inf, np.float32)
     nearest: Rows = np.zeros((len(asked), count), np.intp)
-    queries = vectors[asked]
+    queries = vectors[asked] - centre
     for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        part = vectors[start : start + _ROWS_AT_ONCE]
+        part = vectors[start : start + _ROWS_AT_ONCE] - centre
         scores = fast_scores(queries, part, indexer_pb2.METRIC_L2, partial(Squares(part), len(part)))
         here = np.flatnonzero((start <= asked) & (asked < start + len(part)))
         scores[here, asked[here] - start] = -np.inf

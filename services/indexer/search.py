@@ -36,8 +36,8 @@ _BEAM_POWER = 0.75
 _LEAST_BEAM = 16
 _SCATTERED = 2
 # A reduced graph finds neighbours in about their order: the first half of what it finds is scored anew, and at least
-# so many times the products asked for, so it is walked somewhat further than that. What the last few of them score is
-# what lies beyond them.
+# so many times the products asked for, so it is walked somewhat further than that. What the last few of them score,
+# which are none of the products asked for, is what lies beyond them.
 _LOOKS_PER_PRODUCT = 1.6
 _WALKED_PER_LOOK = 1.5
 _EDGE = 8
@@ -246,7 +246,7 @@ def _widen(view: View, search: _Search, beam: int, stages: Stages) -> None:
 
 def _looked_at(depth: int) -> int:
     """Returns how many of the rows that a reduced graph finds are scored anew, for `depth` products."""
-    return math.ceil(_LOOKS_PER_PRODUCT * depth)
+    return max(depth + _EDGE, math.ceil(_LOOKS_PER_PRODUCT * depth))
 
 
 def _beam_for(view: View, rows: int, ef: int) -> int:

@@ -38,6 +38,17 @@ def test_distances_stay_what_they_were_and_never_grow():
     np.testing.assert_allclose(short, whole, rtol=0.01)
 
 
+def test_copies_among_the_rows_do_not_matter():
+    """Of rows that are equally near any will do: a picture that stands for "no picture" is in many catalogues."""
+    rows = vectors(30, 128)
+    rows[::40] = rows[0]
+    assert find_reduction(rows, L2).dim == STEP
+
+
+def test_rows_far_from_the_origin_are_told_apart():
+    assert find_reduction(vectors(30, 128) + 1_000, L2).dim == STEP
+
+
 def test_the_same_rows_give_the_same_axes():
     rows = vectors(20, 96)
     first, second = find_reduction(rows, L2), find_reduction(rows.copy(), L2)

@@ -19,6 +19,7 @@ from vitrine.filters import parse
 from vitrine.v1 import indexer_pb2
 
 DIM = 8
+REDUCED = 96
 COSINE, L2, INNER = indexer_pb2.METRIC_COSINE, indexer_pb2.METRIC_L2, indexer_pb2.METRIC_INNER_PRODUCT
 
 
@@ -38,7 +39,7 @@ class Index:
     def add(self, product, image, vector, **attributes):
         vector = vector @ self._plane
         if self.dim > DIM:
-            vector = vector + self._noise.normal(size=self.dim, scale=0.01)
+            vector = vector + self._noise.normal(size=self.dim, scale=0.05)
         if self.metric == COSINE:
             vector = vector / np.linalg.norm(vector)
         self.labels += 1
@@ -133,7 +134,7 @@ def expect_but_for_ties(answers, truths):
 
 @pytest.fixture(
     scope="module",
-    params=[(COSINE, DIM), (L2, DIM), (INNER, DIM), (COSINE, 96), (L2, 96)],
+    params=[(COSINE, DIM), (L2, DIM), (INNER, DIM), (COSINE, REDUCED), (L2, REDUCED)],
     ids=["cosine", "l2", "inner", "cosine-reduced", "l2-reduced"],
 )
 def index(request, tmp_path_factory):
@@ -163,7 +164,7 @@ QUERIES = np.random.default_rng(99).normal(size=(6, DIM))
 
 @pytest.mark.parametrize("k", [1, 10, 1_000])
 def test_exact_search_is_brute_force(index, k):
-    check = expect_but_for_ties if (k, index.dim) == (1_000, 96) else expect
+    check = expect_but_for_ties if (k, index.dim) == (1_000, REDUCED) else expect
     check(index.search(QUERIES, k, exact=True), [index.brute_force(each, k) for each in QUERIES])
 
 
@@ -172,14 +173,14 @@ def test_counts(index):
     assert (index.snapshot.points, index.snapshot.products) == (len(index.live), len(products))
 
 
-@pytest.mark.parametrize("ef", [8, 64, 300])
-def test_graph_search_finds_almost_all(index, ef):
-    answers = index.search(QUERIES, 10, ef=ef)
+@pytest.mark.parametrize(("k", "ef"), [(1, 8), (10, 8), (10, 64), (10, 300), (100, 64), (1_000, 64)])
+def test_graph_search_finds_almost_all(index, k, ef):
+    answers = index.search(QUERIES, k, ef=ef)
     found = sum(
-        len(set(keys(hits)) & {(product, image) for _, product, image in index.brute_force(query, 10)})
+        len(set(keys(hits)) & {(product, image) for _, product, image in index.brute_force(query, k)})
         for query, hits in zip(QUERIES, answers, strict=True)
     )
-    assert found / (10 * len(QUERIES)) >= (0.95 if ef == 8 else 0.99)
+    assert found / (k * len(QUERIES)) >= (0.95 if ef == 8 else 0.99)
 
 
 @pytest.mark.parametrize(
@@ -226,9 +227,10 @@ def test_min_score_cuts_and_never_hides(index, exact):
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_k_products_while_k_exist_however_many_images_each_has(tmp_path, exact):
+@pytest.mark.parametrize("dim", [DIM, REDUCED])
+def test_k_products_while_k_exist_however_many_images_each_has(tmp_path, exact, dim):
     """The nearest 900 images are all of two products: a beam must widen until it sees the other products."""
-    index = Index(tmp_path, capacity=3_000)
+    index = Index(tmp_path, capacity=3_000, dim=dim)
     rng = np.random.default_rng(1)
     here = np.ones(DIM)
     for number in range(3_000):
@@ -246,8 +248,9 @@ def test_k_products_while_k_exist_however_many_images_each_has(tmp_path, exact):
     assert len(everything) == index.snapshot.products == len({product for product, _ in keys(everything)})
 
 
-def test_k_products_after_most_of_a_segment_has_died(tmp_path):
-    index = Index(tmp_path, capacity=3_000)
+@pytest.mark.parametrize("dim", [DIM, REDUCED])
+def test_k_products_after_most_of_a_segment_has_died(tmp_path, dim):
+    index = Index(tmp_path, capacity=3_000, dim=dim)
     vectors = random_vectors(3_000, DIM, seed=3)
     labels = [index.add(f"p{number}", "i", vector) for number, vector in enumerate(vectors)]
     index.build_segments()
@@ -342,3 +345,42 @@ def test_a_graph_of_other_size_is_refused(tmp_path):
     [graph] = tmp_path.glob("block-*/graph.npz")
     with pytest.raises(RuntimeError, match="expected 21"):
         Graph(graph, dim=DIM, metric=COSINE, count=21)
+
+
+def test_a_small_beam_is_enough_for_a_reduced_graph(tmp_path, monkeypatch):
+    """What is scored anew reaches beyond the products asked for: else every first walk would be repeated."""
+    index = Index(tmp_path, capacity=3_000, dim=REDUCED)
+    for number, vector in enumerate(random_vectors(3_000, DIM)):
+        index.add(f"p{number}", "i", vector)
+    index.build_segments()
+    beams, nearest = [], Graph.nearest
+    monkeypatch.setattr(Graph, "nearest", lambda graph, *asked: (beams.append(asked[1]), nearest(graph, *asked))[1])
+    for query in QUERIES:
+        index.search(query[np.newaxis], 10, ef=16)
+    assert len(beams) <= len(QUERIES) + 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ({"reduction_mean": np.zeros(REDUCED - 1, np.float32)}, "a reduction of"),
+        ({"reduction_axes": np.zeros((REDUCED - 1, 32), np.float32)}, "a reduction of"),
+        ({"reduction_axes": np.zeros(REDUCED, np.float32)}, "a reduction of"),
+        ({"reduction_axes": np.zeros((REDUCED, 32), np.complex64)}, "a reduction of"),
+        ({"reduction_axes": np.zeros((REDUCED, 64), np.float32)}, "expected 600 of 64"),
+        ({"reduction_mean": None}, "reduction_mean"),
+        ({"reduction_axes": None}, "reduction_axes"),
+        ({"reduction_mean": None, "reduction_axes": None}, "expected 600 of 96"),
+    ],
+)
+def test_a_reduction_that_does_not_fit_is_refused(tmp_path, damage, reason):
+    index = Index(tmp_path, capacity=600, dim=REDUCED)
+    for number, vector in enumerate(random_vectors(600, DIM)):
+        index.add(f"p{number}", "i", vector)
+    index.build_segments()
+    [path] = tmp_path.glob("block-*/graph.npz")
+    assert Graph(path, dim=REDUCED, metric=COSINE, count=600).dim == 32
+    arrays = {**np.load(path), **damage}
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(RuntimeError, match=reason):
+        Graph(path, dim=REDUCED, metric=COSINE, count=600)
