@@ -7,6 +7,7 @@ Hierarchical Navigable Small World graphs", 2016.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ _ROWS_BETWEEN_REPORTS = 4_096
 # hnswlib's own tables of labels and locks come on top of what is in the file.
 _WARMED = 1.25
 # What a file holds beside hnswlib's own arrays, where its graph is one over reduced vectors.
-_MEAN, _AXES = "reduction_mean", "reduction_axes"
+_MEAN, _AXES, _SPREAD = "reduction_mean", "reduction_axes", "reduction_spread"
 
 
 class GraphShortfallError(Exception):
@@ -80,13 +81,15 @@ class Graph:
 
         Returns:
             Rows and scores (larger is more alike), both of shape [q, min(beam, count)], best first. Where the graph is
-            `reduced`, the scores are those on its axes.
+            `reduced`, the scores are those on its axes, and there are more of them where a query lies off these.
 
         Raises:
             GraphShortfallError: Parts of the graph were out of reach.
         """
         if self._reduction is not None:
-            queries = self._reduction.apply(queries)
+            reduced = self._reduction.apply(queries)
+            beam = math.ceil(beam * self._reduction.stretch(queries, reduced))
+            queries = reduced
         try:
             rows, distances = self._index.knn_query(queries, k=min(beam, self.count), num_threads=1)
         except RuntimeError as error:  # "Cannot return the results in a contiguous 2D array"
@@ -121,7 +124,7 @@ def build_graph(
         report(end)
     (state,) = index.__getstate__()
     if reduction is not None:
-        state |= {_MEAN: reduction.mean, _AXES: reduction.axes}
+        state |= {_MEAN: reduction.mean, _AXES: reduction.axes, _SPREAD: np.array(reduction.spread)}
     with path.open("wb") as sink:
         np.savez(sink, **state)
 
@@ -138,12 +141,12 @@ def _read_reduction(state: dict[str, NDArray[Any]], dim: int) -> Reduction | Non
         KeyError: A part of it is missing.
         ValueError: It is none for such vectors.
     """
-    if _AXES not in state and _MEAN not in state:
+    if not state.keys() & {_MEAN, _AXES, _SPREAD}:
         return None
-    mean, axes = state.pop(_MEAN), state.pop(_AXES)
+    mean, axes, spread = state.pop(_MEAN), state.pop(_AXES), state.pop(_SPREAD)
     if mean.dtype != np.float32 or axes.dtype != np.float32 or mean.shape != (dim,) or axes.shape[:-1] != (dim,):
         raise ValueError(f"a reduction of {mean.dtype}{mean.shape} and {axes.dtype}{axes.shape} for {dim} dimensions")
-    return Reduction(mean, axes)
+    return Reduction(mean, axes, float(spread.item()))
 
 
 def _warm_up(size: int) -> None:

@@ -49,6 +49,28 @@ def test_rows_far_from_the_origin_are_told_apart():
     assert find_reduction(vectors(30, 128) + 1_000, L2).dim == STEP
 
 
+def test_a_walk_goes_further_for_queries_off_the_axes_alone():
+    rows = vectors(30, 128, weak=0.1)
+    reduction = find_reduction(rows, L2)
+    lengths = np.linalg.norm(rows - reduction.mean - reduction.apply(rows) @ reduction.axes.T, axis=1)
+    assert np.mean(lengths <= reduction.spread) == pytest.approx(0.95, abs=0.001)
+
+    def stretch(queries):
+        return reduction.stretch(queries, reduction.apply(queries))
+
+    def moved(row, off):
+        """A query on the axes where the row is, and so many spreads away from them."""
+        away = np.linalg.svd(reduction.axes.T)[2][-1]
+        on_axes = reduction.mean + reduction.apply(row[np.newaxis]) @ reduction.axes.T
+        return (on_axes + off * reduction.spread * away).astype(np.float32)
+
+    assert stretch(rows[lengths < reduction.spread]) == 1.0
+    assert stretch(moved(rows[0], 0.9)) == 1.0
+    assert stretch(moved(rows[0], 1.5)) == pytest.approx(2.25, rel=1e-3)
+    assert stretch(moved(rows[0], 50.0)) == 4.0
+    assert stretch(np.concatenate([rows[:1], moved(rows[0], 1.5)])) == pytest.approx(2.25, rel=1e-3)
+
+
 def test_the_same_rows_give_the_same_axes():
     rows = vectors(20, 96)
     first, second = find_reduction(rows, L2), find_reduction(rows.copy(), L2)

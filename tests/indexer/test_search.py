@@ -370,7 +370,9 @@ def test_a_small_beam_is_enough_for_a_reduced_graph(tmp_path, monkeypatch):
         ({"reduction_axes": np.zeros((REDUCED, 64), np.float32)}, "expected 600 of 64"),
         ({"reduction_mean": None}, "reduction_mean"),
         ({"reduction_axes": None}, "reduction_axes"),
-        ({"reduction_mean": None, "reduction_axes": None}, "expected 600 of 96"),
+        ({"reduction_spread": None}, "reduction_spread"),
+        ({"reduction_spread": np.zeros(2)}, "size 1"),
+        (dict.fromkeys(("reduction_mean", "reduction_axes", "reduction_spread")), "expected 600 of 96"),
     ],
 )
 def test_a_reduction_that_does_not_fit_is_refused(tmp_path, damage, reason):
