@@ -247,10 +247,11 @@ class Collection:
             for view in self.snapshot.views[:-1]
         ]
         last = max(self._compacting, default=-1)
-        walked = [view.unit.graph.dim for view in self.snapshot.views if view.unit.graph is not None]
+        graphs = [view.unit.graph for view in self.snapshot.views if view.unit.graph is not None]
+        largest = max(graphs, key=lambda graph: graph.count, default=None)
         return next_run(
             parts,
-            most_rows=most_segment_rows(self.spec, self._settings, max(walked, default=0)),
+            most_rows=most_segment_rows(self.spec, self._settings, largest.dim if largest else 0),
             dead_share=self._settings.purge_dead_share,
             resting=self._idle.resting,
             compact=sum(int(view.labels[0]) <= last for view in self.snapshot.views[:-1]),

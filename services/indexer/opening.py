@@ -55,7 +55,7 @@ def block_capacity(spec: indexer_pb2.CollectionSpec, settings: IndexerSettings) 
 def most_segment_rows(spec: indexer_pb2.CollectionSpec, settings: IndexerSettings, walked: int = 0) -> int:
     """Returns how many points a segment of this collection holds at most.
 
-    `walked`: the most dimensions that any of its graphs has so far, 0 where there is none.
+    `walked`: how many dimensions its largest graph has, 0 where there is none. (Small ones may be over whole vectors.)
     """
     m = spec.hnsw.m or settings.default_m
     # More rows take more axes to tell apart: half as many again when a segment has grown to several times its size.

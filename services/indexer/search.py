@@ -24,7 +24,7 @@ from services.indexer.columns import Mask, Rows
 from services.indexer.hnsw import GraphShortfallError
 from services.indexer.queries import Query
 from services.indexer.ranking import Candidates, Hit, Pool, best_rows
-from services.indexer.scoring import fair_scores, fast_scores
+from services.indexer.scoring import fair_scores, fast_scores, picked_scores
 from vitrine.vectors import FloatArray
 
 # Measured on segments of 16,384 and 131,072 x 256 and of 60,000 x 784, one thread (docs/decisions/0009): walking with a
@@ -34,6 +34,9 @@ ROWS_PER_BEAM = 32
 # recall@10 .9990 with a whole beam for each, .9976 with this power, .9954 with 1; one graph has .9970.
 _BEAM_POWER = 0.75
 _LEAST_BEAM = 16
+# A walk under a filter that fell short is followed by a longer one only while that takes less than so much of a look at
+# all that matches.
+_WORTH_ANOTHER = 0.25
 _SCATTERED = 2
 # A reduced graph finds neighbours in about their order: the first half of what it finds is scored anew, and at least
 # so many times the products asked for, so it is walked somewhat further than that. What the last few of them score,
@@ -237,7 +240,10 @@ def _look(view: View, searches: Sequence[_Search], ef: int, exact: bool, stages:
 def _widen(view: View, search: _Search, beam: int, stages: Stages) -> None:
     """Looks at a view again, further than before."""
     matching = None if search.query.condition is None else search.matching(view)
-    worth = view.length if matching is None else min(view.length, _SCATTERED * int(np.count_nonzero(matching)))
+    worth: float = view.length
+    if matching is not None:
+        # What matches lies elsewhere than what is near, else the first walk would have found enough: so will the next.
+        worth = min(worth, _SCATTERED * int(np.count_nonzero(matching))) * _WORTH_ANOTHER
     if beam * ROWS_PER_BEAM <= worth:
         _walk(view, [search], beam, stages)
     else:
@@ -284,7 +290,7 @@ def _scan(view: View, searches: Sequence[_Search], matching: Mask | None, stages
         scores = fast_scores(queries, view.vectors, searches[0].metric, view.squares)
         scores = scores if rows is None else scores[:, rows]
     else:
-        scores = fast_scores(queries, view.vectors[rows], searches[0].metric, lambda: view.squares()[rows])
+        scores = picked_scores(queries, view.vectors, rows, searches[0].metric, view.squares)
     for each, own in zip(searches, scores, strict=True):
         each.take_scan(view, own, rows)
     stages.add("scan", started)
