@@ -194,8 +194,9 @@ async def test_sigkill_loses_nothing_acked_over_many_crashes(shard, tmp_path, mo
     cycles = int(os.environ.get("VITRINE_CRASH_CYCLES", "300"))
     blown, writes = await crash_cycles(shard, cycles, tmp_path, monkeypatch)
     assert writes > 10 * cycles, "the shard must have been at work"
-    # The chaos must have happened: between file and name, name and manifest, and amid recovery.
-    assert all(blown[role] >= cycles // 50 for role in ("server", "builder")), blown
+    # The chaos must have happened: between file and name, name and manifest, and amid recovery. How often is a matter
+    # of how fast the machine is: on a slow one most fuses blow amid recovery.
+    assert all(blown[role] for role in ("server", "builder", "recovery")), blown
 
 
 async def test_a_kill_right_after_the_ack_of_one_point(shard):
