@@ -112,6 +112,7 @@ class Fuse:
     def __init__(self, folder, monkeypatch):
         self._file = folder / "fuse"
         self._file.write_text("")
+        self._at_work = folder / "at-work"
         monkeypatch.setenv("VITRINE_TEST_FUSE", str(self._file))
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FUSE), os.environ.get("PYTHONPATH", "")]))
         self.blown = Counter()
@@ -120,8 +121,16 @@ class Fuse:
         """Decides for the next start; returns what for: `server`, `builder`, or None."""
         role = rng.choice(["server", "builder", None])
         # A file is synced, and renamed, some times for each segment; starts and manifests take fewer.
-        self._file.write_text("" if role is None else f"{role} {rng.randrange(1, 30 if role == 'builder' else 16)}")
+        count = rng.randrange(1, 30 if role == "builder" else 16)
+        # A recovery takes most of them, on a slow machine all: half the fuses wait until it is over.
+        waits_for = rng.choice(["", self._at_work])
+        self._at_work.unlink(missing_ok=True)
+        self._file.write_text("" if role is None else f"{role} {count} {waits_for}")
         return role
+
+    def recovered(self):
+        """Lets those count that waited for it."""
+        self._at_work.touch()
 
     def remove(self):
         self._file.write_text("")
@@ -130,6 +139,7 @@ class Fuse:
 async def crash(running, armed, rng, fuse):
     """Lets the shard work, until its fuse blows or the time is up."""
     process = running.supervisor.processes["shard"].process
+    fuse.recovered()
     if armed:
         try:
             async with asyncio.timeout(0.8):
@@ -194,9 +204,8 @@ async def test_sigkill_loses_nothing_acked_over_many_crashes(shard, tmp_path, mo
     cycles = int(os.environ.get("VITRINE_CRASH_CYCLES", "300"))
     blown, writes = await crash_cycles(shard, cycles, tmp_path, monkeypatch)
     assert writes > 10 * cycles, "the shard must have been at work"
-    # The chaos must have happened: between file and name, name and manifest, and amid recovery. How often is a matter
-    # of how fast the machine is: on a slow one most fuses blow amid recovery.
-    assert all(blown[role] for role in ("server", "builder", "recovery")), blown
+    # The chaos must have happened: between file and name, name and manifest, and amid recovery.
+    assert all(blown[role] >= cycles // 50 for role in ("server", "builder", "recovery")), blown
 
 
 async def test_a_kill_right_after_the_ack_of_one_point(shard):

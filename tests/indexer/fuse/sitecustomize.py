@@ -2,7 +2,8 @@
 
 Where the file that VITRINE_TEST_FUSE names holds `ROLE COUNT`, the process of that role (`server` or `builder`) kills
 the shard and its builder with SIGKILL right before or after its COUNT-th sync, rename or replacement of a file: the
-moments between a file and its name, and between a name and the manifest that lists it.
+moments between a file and its name, and between a name and the manifest that lists it. With a path after them, nothing
+counts before there is a file of that name.
 """
 
 import os
@@ -16,19 +17,20 @@ def _blow(server):
         os.kill(pid, signal.SIGKILL)
 
 
-def _arm(count, server):
+def _arm(count, server, waits_for):
     left = count
+
+    def step():
+        nonlocal left
+        left -= waits_for is None or waits_for.exists()
+        if left == 0:
+            _blow(server)
 
     def fused(function):
         def call(*arguments, **options):
-            nonlocal left
-            left -= 1
-            if left == 0:
-                _blow(server)
+            step()
             result = function(*arguments, **options)
-            left -= 1
-            if left == 0:
-                _blow(server)
+            step()
             return result
 
         return call
@@ -44,11 +46,11 @@ def _start():
     if not builder and not {"services.indexer", "services.local.child"} & set(sys.orig_argv):
         return
     try:
-        role, count = place.read_text().split()
+        role, count, *waits_for = place.read_text().split()
     except (OSError, ValueError):
         return  # no fuse
     if role == ("builder" if builder else "server"):
-        _arm(int(count), server)
+        _arm(int(count), server, Path(waits_for[0]) if waits_for else None)
 
 
 _start()
