@@ -87,9 +87,8 @@ class Graph:
             GraphShortfallError: Parts of the graph were out of reach.
         """
         if self._reduction is not None:
-            reduced = self._reduction.apply(queries)
-            beam = math.ceil(beam * self._reduction.stretch(queries, reduced))
-            queries = reduced
+            queries, further = self._reduction.aim(queries)
+            beam = math.ceil(beam * further)
         try:
             rows, distances = self._index.knn_query(queries, k=min(beam, self.count), num_threads=1)
         except RuntimeError as error:  # "Cannot return the results in a contiguous 2D array"

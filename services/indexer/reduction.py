@@ -9,7 +9,6 @@ as they are where too many would be needed.
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import NamedTuple
 
@@ -36,7 +35,7 @@ _LOOKED_AT = 32
 _LEAST_RECALL = 0.996
 _ROWS_AT_ONCE = 4_096
 _SEED = 20_261_125
-_SPREAD = 0.95
+_WITHIN_SPREAD = 0.95
 # Measured on photos of furniture in rooms, which lie 1.2 times as far from the axes as the shop's own pictures, and on
 # noisy and inverted ones: no query needed more.
 _FURTHEST = 2.0
@@ -59,33 +58,25 @@ class Reduction(NamedTuple):
 
     def apply(self, vectors: FloatArray) -> FloatArray:
         """Returns vectors of shape [n, dim] on the axes, [n, reduced]; Euclidean distances there are no longer."""
-        reduced = np.empty((len(vectors), self.dim), np.float32)
-        for start in range(0, len(vectors), _ROWS_AT_ONCE):
-            part = slice(start, start + _ROWS_AT_ONCE)
-            np.matmul(vectors[part] - self.mean, self.axes, out=reduced[part])
-        return reduced
+        return _project(vectors, self.mean, self.axes)
 
-    def stretch(self, queries: FloatArray, reduced: FloatArray) -> float:
-        """Returns how many times further than for its rows a walk has to go for queries; 1 to 4.
+    def aim(self, queries: FloatArray) -> tuple[FloatArray, float]:
+        """Returns queries of shape [q, dim] on the axes, and how many times further than for a row they must look.
 
         What the axes leave out of a distance is the product of two remainders, the row's and the query's, so it grows
-        with how far the query lies from the axes.
-
-        Args:
-            queries: Shape [q, dim]; together they go as far as the furthest needs.
-            reduced: The same on the axes.
+        with how far the query lies from the axes. The second is 1 to 4, and what the furthest of the queries needs.
         """
-        centred = queries - self.mean
-        left_out = np.einsum("ij,ij->i", centred, centred) - np.einsum("ij,ij->i", reduced, reduced)
-        far = math.sqrt(max(float(left_out.max()), 0.0))
-        return min(max(far / self.spread, 1.0), _FURTHEST) ** 2 if self.spread else 1.0
+        centred: FloatArray = queries - self.mean
+        reduced: FloatArray = centred @ self.axes
+        far = float(_distances(centred, reduced).max())
+        return reduced, min(max(far / self.spread, 1.0), _FURTHEST) ** 2 if self.spread else 1.0
 
 
 def find_reduction(vectors: FloatArray, metric: int) -> Reduction | None:
     """Returns the smallest reduction with which the rows' own nearest neighbours are found, None where none pays.
 
     Rows are drawn as queries. On the axes, the 32 rows nearest to a query have to hold .996 of its ten nearest. For
-    queries of another kind than the rows, which would lose more, `stretch` says how much further to look.
+    queries of another kind than the rows, which would lose more, `Reduction.aim` says how much further to look.
 
     Args:
         vectors: Of a segment; float32 of shape [rows, dim].
@@ -98,10 +89,11 @@ def find_reduction(vectors: FloatArray, metric: int) -> Reduction | None:
     random = np.random.default_rng(_SEED)
     sample = vectors[np.sort(random.permutation(rows)[:_SAMPLED_ROWS])]
     mean: FloatArray = sample.mean(axis=0)
-    axes = _principal_axes(sample - mean, widest)
+    centred: FloatArray = sample - mean
+    axes = _principal_axes(centred, widest)
     asked: Rows = np.sort(random.permutation(rows)[:_QUERIES])
     nearest = _scores(vectors, asked, _nearest(vectors, asked, _NEIGHBOURS, mean))
-    reduced = Reduction(mean, axes, 0.0).apply(vectors)
+    reduced = _project(vectors, mean, axes)
 
     def keeps(count: int) -> bool:
         looked_at = _nearest(np.ascontiguousarray(reduced[:, :count]), asked, _LOOKED_AT)
@@ -117,7 +109,8 @@ def find_reduction(vectors: FloatArray, metric: int) -> Reduction | None:
         middle = (fewest + most) // 2
         fewest, most = (fewest, middle) if keeps(middle * STEP) else (middle + 1, most)
     axes = np.ascontiguousarray(axes[:, : most * STEP])
-    return Reduction(mean, axes, _spread(sample - mean, axes))
+    spread = np.quantile(_distances(centred, centred @ axes), _WITHIN_SPREAD)
+    return Reduction(mean, axes, float(spread))
 
 
 def _principal_axes(centred: FloatArray, count: int) -> FloatArray:
@@ -127,10 +120,20 @@ def _principal_axes(centred: FloatArray, count: int) -> FloatArray:
     return strongest
 
 
-def _spread(centred: FloatArray, axes: FloatArray) -> float:
-    """Returns how far centred rows lie from the space of orthonormal axes, but for the furthest few."""
-    left = centred - (centred @ axes) @ axes.T
-    return float(np.quantile(np.linalg.norm(left, axis=1), _SPREAD))
+def _project(vectors: FloatArray, mean: FloatArray, axes: FloatArray) -> FloatArray:
+    """Returns vectors of shape [n, dim] on axes through a mean; a part at a time, which is all that is copied."""
+    projected = np.empty((len(vectors), axes.shape[1]), np.float32)
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        np.matmul(vectors[part] - mean, axes, out=projected[part])
+    return projected
+
+
+def _distances(centred: FloatArray, projected: FloatArray) -> FloatArray:
+    """Returns how far centred vectors lie from the space of orthonormal axes that they were projected on; shape [n]."""
+    left_out = np.einsum("ij,ij->i", centred, centred) - np.einsum("ij,ij->i", projected, projected)
+    distances: FloatArray = np.sqrt(np.maximum(left_out, 0.0))
+    return distances
 
 
 def _scores(vectors: FloatArray, asked: Rows, rows: Rows) -> FloatArray:
