@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import re
 import struct
 import sys
 import threading
@@ -15,7 +16,8 @@ from services.runtime.turns import queue_up, set_policy
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
 GETATTR_CALLS = {"x86_64": 315, "aarch64": 275}
-KNOWS_TURNS = tuple(int(part) for part in platform.release().split(".")[:2]) >= (6, 12)
+RELEASE = tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
+KNOWS_TURNS = RELEASE >= (6, 12) and platform.machine() in GETATTR_CALLS
 
 
 def in_thread(work):
@@ -28,13 +30,16 @@ def in_thread(work):
 
 
 def seen():
-    """Returns policy, nice value and length of a turn (seconds) of this thread."""
+    """Returns policy, nice value and length of a turn (seconds; None: the system does not know) of this thread."""
+    thread = threading.get_native_id()
+    return os.sched_getscheduler(thread), os.getpriority(os.PRIO_PROCESS, thread), turn() if KNOWS_TURNS else None
+
+
+def turn():
     layout = struct.Struct("=IIQiIQQQ")
     buffer = ctypes.create_string_buffer(layout.size)
-    call = GETATTR_CALLS[platform.machine()]
-    assert ctypes.CDLL(None).syscall(call, 0, buffer, layout.size, 0) == 0
-    _, policy, _, nice, _, runtime, _, _ = layout.unpack(buffer.raw)
-    return policy, nice, runtime / 1e9
+    assert ctypes.CDLL(None).syscall(GETATTR_CALLS[platform.machine()], 0, buffer, layout.size, 0) == 0
+    return layout.unpack(buffer.raw)[5] / 1e9
 
 
 def test_who_queues_up_and_those_it_starts_take_long_turns_until_told_otherwise():
