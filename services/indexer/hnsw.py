@@ -76,25 +76,38 @@ class Graph:
         """Whether it knows the vectors on fewer axes only, so that its scores are no more than an order."""
         return self._reduction is not None
 
-    def nearest(self, queries: FloatArray, beam: int) -> tuple[NDArray[np.intp], FloatArray]:
+    def nearest(self, queries: FloatArray, beam: int) -> list[tuple[NDArray[np.intp], FloatArray]]:
         """Walks the graph for queries of shape [q, dim]; releases the GIL.
 
         Returns:
-            Rows and scores (larger is more alike), both of shape [q, min(beam, count)], best first. Where the graph is
-            `reduced`, the scores are those on its axes, and there are more of them where a query lies off these.
+            Rows and scores (larger is more alike) for each query, of shape [min(beam, count)], best first. Where the
+            graph is `reduced`, the scores are those on its axes, and there are more of them where the query lies off
+            these.
 
         Raises:
             GraphShortfallError: Parts of the graph were out of reach.
         """
-        if self._reduction is not None:
-            queries, further = self._reduction.aim(queries)
-            beam = math.ceil(beam * further)
+        if self._reduction is None:
+            return self._walk(queries, beam)
+        reduced, further = self._reduction.aim(queries)
+        together: dict[int, list[int]] = {}
+        for place, times in enumerate(further.tolist()):
+            together.setdefault(math.ceil(beam * times), []).append(place)
+        if len(together) == 1:
+            return self._walk(reduced, next(iter(together)))
+        found = {}
+        for own_beam, places in together.items():
+            found.update(zip(places, self._walk(reduced[places], own_beam), strict=True))
+        return [found[place] for place in range(len(queries))]
+
+    def _walk(self, queries: FloatArray, beam: int) -> list[tuple[NDArray[np.intp], FloatArray]]:
+        """Walks for queries as the graph knows them, with one beam."""
         try:
             rows, distances = self._index.knn_query(queries, k=min(beam, self.count), num_threads=1)
         except RuntimeError as error:  # "Cannot return the results in a contiguous 2D array"
             raise GraphShortfallError(str(error)) from None
         scores = (1.0 - distances if self._inner_product else -distances).astype(np.float32, copy=False)
-        return rows.astype(np.intp), scores
+        return list(zip(rows.astype(np.intp), scores, strict=True))
 
 
 def build_graph(

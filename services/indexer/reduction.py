@@ -60,16 +60,18 @@ class Reduction(NamedTuple):
         """Returns vectors of shape [n, dim] on the axes, [n, reduced]; Euclidean distances there are no longer."""
         return _project(vectors, self.mean, self.axes)
 
-    def aim(self, queries: FloatArray) -> tuple[FloatArray, float]:
-        """Returns queries of shape [q, dim] on the axes, and how many times further than for a row they must look.
+    def aim(self, queries: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Returns queries of shape [q, dim] on the axes, and how many times further than for a row each must look, [q].
 
         What the axes leave out of a distance is the product of two remainders, the row's and the query's, so it grows
-        with how far the query lies from the axes. The second is 1 to 4, and what the furthest of the queries needs.
+        with how far the query lies from the axes. The second is 1 to 4.
         """
         centred: FloatArray = queries - self.mean
         reduced: FloatArray = centred @ self.axes
-        far = float(_distances(centred, reduced).max())
-        return reduced, min(max(far / self.spread, 1.0), _FURTHEST) ** 2 if self.spread else 1.0
+        if not self.spread:
+            return reduced, np.ones(len(queries), np.float32)
+        away: FloatArray = _distances(centred, reduced) / self.spread
+        return reduced, np.clip(away, 1.0, _FURTHEST) ** 2
 
 
 def find_reduction(vectors: FloatArray, metric: int) -> Reduction | None:

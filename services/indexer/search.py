@@ -268,14 +268,14 @@ def _walk(view: View, searches: Sequence[_Search], beam: int, stages: Stages) ->
     started = time.perf_counter()
     assert view.unit.graph is not None
     try:
-        rows, scores = view.unit.graph.nearest(_vectors(searches), beam)
+        found = view.unit.graph.nearest(_vectors(searches), beam)
     except GraphShortfallError:
         metrics.GRAPH_FALLBACKS.inc()
         stages.add("graph", started)
         _scan(view, searches, None if searches[0].query.condition is None else searches[0].matching(view), stages)
         return
-    for each, own_rows, own_scores in zip(searches, rows, scores, strict=True):
-        each.take_walk(view, own_rows, own_scores, beam)
+    for each, (rows, scores) in zip(searches, found, strict=True):
+        each.take_walk(view, rows, scores, beam)
     stages.add("graph", started)
 
 
