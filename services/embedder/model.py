@@ -11,6 +11,7 @@ import structlog
 from numpy.typing import NDArray
 
 from models.card import CardError, load_card
+from services.embedder.alone import Alone, Runner
 from services.embedder.layout import Layout, candidates, compare, measure, preferred
 from services.embedder.scheduler import Batching, batch_sizes
 from services.embedder.session import Outputs, Session, chosen_provider
@@ -21,8 +22,6 @@ log = structlog.get_logger()
 
 # The card promises rows of norm 1; float32 sums of a few thousand squares stay well inside.
 _NORM_TOLERANCE = 1e-3
-# A second session must be clearly faster to be used.
-_WORTH_IT = 1.1
 
 
 class EmbeddingModel:
@@ -86,7 +85,7 @@ class EmbeddingModel:
     @property
     def lone_threads(self) -> int:
         """Threads that an image gets that is alone in the house."""
-        return _cores() if self._alone else self.layout.threads
+        return _cores() if self._alone and self._alone.wide_is_faster else self.layout.threads
 
     def run(self, pixels: NDArray[np.uint8], alone: bool = False) -> Outputs:
         """Embeds uint8 RGB [n, height, width, 3]; blocks, without the GIL. `alone`: no other batch is near."""
@@ -106,7 +105,7 @@ class EmbeddingModel:
         for size in self.batching.sizes:
             self._check(self._try(self._session, size), size)
         if self._alone:
-            self._check(self._try(self._alone, 1), 1)
+            self._check(self._try(self._alone.wide, 1), 1)
         log.info(
             "model warmed",
             model=self.name,
@@ -149,18 +148,18 @@ class EmbeddingModel:
         )
         return preferred(rates)
 
-    def _open_for_one_alone(self) -> Session | None:
-        """Returns a session over all cores for an image that finds everything idle, where that is faster."""
+    def _open_for_one_alone(self) -> Alone | None:
+        """Returns what an image runs on that finds everything idle, where a session over all cores may be faster."""
         if self._settings.provider != "cpu" or self._settings.intra_op_threads or self.layout.threads >= _cores():
             return None
         wide = self._open(_cores(), spinning=True)
         rates = compare((wide, self._session), lambda session: self._rate(session, Layout(1, 1, 1)))
-        return wide if rates[wide] >= _WORTH_IT * rates[self._session] else None
+        return Alone(wide, self._session, wide_seconds=1 / rates[wide], narrow_seconds=1 / rates[self._session])
 
     def _rate(self, session: Session, layout: Layout) -> float:
         return measure(layout, lambda size: self._try(session, size))
 
-    def _try(self, session: Session, size: int) -> Outputs:
+    def _try(self, session: Runner, size: int) -> Outputs:
         side = self.card.input
         random = np.random.default_rng(0)
         pixels = random.integers(0, 256, (size, side.height, side.width, 3), dtype=np.uint8)
