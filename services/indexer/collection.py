@@ -265,6 +265,9 @@ class Collection:
             DamagedSegmentError, OSError, ValueError: It cannot; they stay.
         """
         if entry is None:  # every point was deleted, and the units with the last of them
+            if left := [view.unit.name for view in self.snapshot.views if view.unit.name in names and view.live_count]:
+                # Else it would be built again at once, for ever.
+                raise ValueError(f"the database holds none of the live points of {', '.join(left)}")
             return
         try:
             with metrics.SEGMENT_LOAD_SECONDS.time():

@@ -5,6 +5,7 @@ Damaged segments and manifests at a restart are in test_recovery.py, damaged sna
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import shutil
@@ -237,6 +238,23 @@ async def test_a_shard_notices_damage_of_rows_indexes_and_vectors(shard):
         assert await running.search(VECTORS[5], k=10) == before
         with refused(DataLossError, "the stored vector of label"):
             await running.get(("p5", "i"), with_vectors=True)
+
+
+async def test_points_that_the_database_has_lost_are_not_built_over_and_over(shard):
+    async with shard(segment_points=SEGMENT) as running:
+        await running.create()
+        [database] = (running.data / "collections").glob("*/points.db")
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute(
+                "CREATE TRIGGER lost AFTER INSERT ON vectors BEGIN DELETE FROM vectors WHERE label = NEW.label; END"
+            )
+        await running.store([point(f"p{i}", "i", vector) for i, vector in enumerate(VECTORS[: SEGMENT + 1])])
+        async with asyncio.timeout(30):
+            while (failures := running.log().count("the database holds none of the live points of block-1")) < 2:
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)  # the next attempt is a second away
+        assert running.log().count("the database holds none") == failures
+        assert (await running.search(VECTORS[5], k=1))[0][0] == "p5"
 
 
 # The database's log: what a killed shard leaves.
