@@ -6,12 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from services.indexer import metrics
 from services.indexer.blocks import Snapshot
 from services.indexer.queries import Query
 from services.indexer.ranking import Hit
 from services.indexer.search import search
 from vitrine.errors import DeadlineError
 from vitrine.pages import MAX_DEPTH, next_page_token
+from vitrine.tracing import exemplar, record_stages
 from vitrine.v1 import indexer_pb2
 
 
@@ -58,17 +60,22 @@ def answer_queries(
     return Part(results, {**stages, "answer": time.perf_counter() - started})
 
 
-def merge_parts(
-    parts: Sequence[Part], waited: float | None
-) -> tuple[indexer_pb2.IndexerSearchResponse, dict[str, float]]:
-    """Puts the parts of one request together; returns also seconds by stage, those of the part that took longest."""
+def join_parts(parts: Sequence[Part], waited: float | None) -> indexer_pb2.IndexerSearchResponse:
+    """Puts the parts of one request together, and books the seconds by stage of the one that took longest.
+
+    `waited` is how long the request waited for its generation, None where it asked for none.
+    """
     slowest = max(parts, key=lambda part: sum(part.stages.values()))
     stages = slowest.stages if waited is None else {"wait_generation": waited, **slowest.stages}
     response = indexer_pb2.IndexerSearchResponse()
     for part in parts:
         response.results.extend(part.results)
     add_timings(response, stages)
-    return response, stages
+    trace = exemplar()
+    for stage, seconds in stages.items():
+        metrics.search_stage(stage).observe(seconds, trace)
+    record_stages(stages.items())
+    return response
 
 
 def add_timings(

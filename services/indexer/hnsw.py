@@ -95,7 +95,7 @@ class Graph:
             together.setdefault(math.ceil(beam * times), []).append(place)
         if len(together) == 1:
             return self._walk(reduced, next(iter(together)))
-        found = {}
+        found: dict[int, tuple[NDArray[np.intp], FloatArray]] = {}
         for own_beam, places in together.items():
             found.update(zip(places, self._walk(reduced[places], own_beam), strict=True))
         return [found[place] for place in range(len(queries))]

@@ -65,19 +65,25 @@ class Pool:
     def __init__(self, found: Sequence[Candidates]) -> None:
         self._found = found
         self._order, self._scores, self._products = _best_first(*_together(found))
+        self._kth: dict[int, float] = {}
 
     def kth_product(self, k: int) -> float:
         """Returns the score of the k-th best product, minus infinity where there are fewer."""
-        return _kth(self._scores, self._products, k)
+        kth = self._kth.get(k)
+        if kth is None:
+            kth = self._kth[k] = _kth(self._scores, self._products, k)
+        return kth
 
     def rank(self, query: Query, metric: int) -> list[Hit]:
         """Returns the k best products, best first."""
-        kth = self.kth_product(query.depth)
-        typical = kth if math.isfinite(kth) else float(np.abs(self._scores).max(initial=0.0))
+        kth, margin = self.kth_product(query.depth), 0.0
+        if not all(each.fair for each in self._found):
+            typical = kth if math.isfinite(kth) else float(np.abs(self._scores).max(initial=0.0))
+            margin = slack(query.vector, typical, metric)
         entries: list[tuple[float, str, str, Record]] = []
-        for each, places in self._near(kth, slack(query.vector, typical, metric)):
+        for each, places in self._near(kth, margin):
             records, rows = each.view.table.records, each.rows[places]
-            scores = each.scores[places] if each.fair else fair_scores(query.vector, each.view.vectors[rows], metric)
+            scores = each.scores[places] if each.fair else fair_scores(query.vector, each.view.vectors, rows, metric)
             for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
                 record = records[row]
                 entries.append((-score, record.product_id, record.image_id, record))
@@ -131,10 +137,13 @@ def _best_first(scores: FloatArray, products: Ordinals) -> tuple[Rows, FloatArra
 
 def _kth(scores: FloatArray, products: Ordinals, k: int) -> float:
     """Returns the score of the k-th best product, minus infinity where there are fewer; takes candidates best first."""
-    looked = k  # enough where each product has one image
+    looked = k
     while True:
         first = products[:looked].tolist()
-        if len(set(first)) >= k:
+        known = len(set(first))
+        if known == looked:  # each product has one image
+            return float(scores[k - 1])
+        if known >= k:
             break
         if looked >= len(products):
             return -math.inf

@@ -141,7 +141,7 @@ def _distances(centred: FloatArray, projected: FloatArray) -> FloatArray:
 def _scores(vectors: FloatArray, asked: Rows, rows: Rows) -> FloatArray:
     """Returns how near `rows` [asked, n] are to the rows `asked`; same shape, larger is nearer."""
     pairs = zip(asked, rows, strict=True)
-    return np.stack([fair_scores(vectors[row], vectors[others], indexer_pb2.METRIC_L2) for row, others in pairs])
+    return np.stack([fair_scores(vectors[row], vectors, others, indexer_pb2.METRIC_L2) for row, others in pairs])
 
 
 def _nearest(vectors: FloatArray, asked: Rows, count: int, centre: FloatArray | float = 0.0) -> Rows:

@@ -73,14 +73,17 @@ def _from_products(
     return products
 
 
-def fair_scores(query: FloatArray, vectors: FloatArray, metric: int) -> FloatArray:
-    """Returns scores of shape [n] that depend on the two vectors alone: equal vectors get equal scores everywhere."""
-    rows = np.ascontiguousarray(vectors)
+def fair_scores(query: FloatArray, vectors: FloatArray, rows: Rows, metric: int) -> FloatArray:
+    """Returns scores of `vectors[rows]` that depend on the two vectors alone: equal vectors get equal ones everywhere.
+
+    That is what one dot product for each row gives, each over memory that lies side by side; shape as `rows`.
+    """
+    picked = np.take(vectors, rows, axis=0)
     if metric == indexer_pb2.METRIC_L2:
-        rows = rows - query
-        scores: FloatArray = -np.einsum("ij,ij->i", rows, rows)
+        picked -= query
+        scores: FloatArray = -np.vecdot(picked, picked)
     else:
-        scores = np.einsum("ij,j->i", rows, query)
+        scores = np.vecdot(picked, query)
     return scores
 
 

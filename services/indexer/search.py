@@ -168,7 +168,7 @@ class _Search:
         self._pool = None
 
     def _fair_scores(self, view: View, rows: Rows) -> FloatArray:
-        return fair_scores(self.query.vector, view.vectors[rows], self.metric)
+        return fair_scores(self.query.vector, view.vectors, rows, self.metric)
 
     def unfinished(self, stages: Stages) -> list[tuple[View, int]]:
         """Returns the views that may hold a better product than the k-th found, and the beam to walk them with."""

@@ -12,7 +12,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from services.indexer import metrics
-from services.indexer.answering import merge_parts
+from services.indexer.answering import join_parts
 from services.indexer.canary import Canary
 from services.indexer.collection import Collection
 from services.indexer.gathering import QUERIES_PER_TURN, Gathering, SearchJob
@@ -158,15 +158,11 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
             parts = [await self._searches.answer(jobs[0])]
         else:
             parts = await asyncio.gather(*(self._searches.answer(job) for job in jobs))
-        response, stages = merge_parts(parts, waited if request.min_generation else None)
+        response = join_parts(parts, waited if request.min_generation else None)
         response.generation = snapshot.generation
         response.points = snapshot.points
         response.collection = collection.name
         response.fingerprint = collection.spec.vector.fingerprint
-        trace = exemplar()
-        for stage, seconds in stages.items():
-            metrics.search_stage(stage).observe(seconds, trace)
-        record_stages(stages.items())
         if not request.exact:
             metric, name = collection.spec.vector.metric, collection.name
             self._canary.consider(snapshot, queries[0], response.results[0], metric=metric, name=name)

@@ -118,7 +118,8 @@ class Finder:
         # Milvus' own scores depend on where a vector stands: equal vectors must get equal ones.
         if not rows:
             return np.empty(0, np.float32)
-        return fair_scores(self.query.vector, np.stack([_vector(row) for row in rows]), self._metric)
+        vectors = np.stack([_vector(row) for row in rows])
+        return fair_scores(self.query.vector, vectors, np.arange(len(rows)), self._metric)
 
     def _best(self, rows: Sequence[Row], scores: FloatArray) -> dict[str, Hit]:
         best: dict[str, Hit] = {}

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from services.indexer import metrics
+from services.indexer.answering import Part, join_parts
 from services.indexer.answering import query_result as to_result
 from services.indexer.memory import ProductTable
 from services.indexer.milvus.client import Milvus
@@ -32,8 +33,7 @@ from services.indexer.upserts import UpsertStream
 from services.runtime.interceptor import Context, long_running
 from vitrine.errors import DeadlineError, UnimplementedError
 from vitrine.keys import check_key
-from vitrine.tracing import exemplar, record_stages
-from vitrine.v1 import common_pb2, indexer_pb2, indexer_pb2_grpc
+from vitrine.v1 import indexer_pb2, indexer_pb2_grpc
 
 # Queries that Milvus is asked together; more of them go side by side.
 _QUERIES_PER_CALL = 64
@@ -155,20 +155,12 @@ class MilvusServicer(indexer_pb2_grpc.IndexerServicer):
                 for start in range(0, len(queries), _QUERIES_PER_CALL)
             )
         )
-        stages = max((stages for _, stages in parts), key=lambda each: sum(each.values()))
-        if request.min_generation:
-            stages = {"wait_generation": waited, **stages}
-        for stage, seconds in stages.items():
-            metrics.search_stage(stage).observe(seconds, exemplar())
-        record_stages(stages.items())
-        return indexer_pb2.IndexerSearchResponse(
-            results=[result for results, _ in parts for result in results],
-            generation=view.generation,
-            points=view.points,
-            fingerprint=collection.spec.vector.fingerprint,
-            timings=[common_pb2.StageTiming(stage=stage, seconds=seconds) for stage, seconds in stages.items()],
-            collection=collection.name,
-        )
+        response = join_parts(parts, waited if request.min_generation else None)
+        response.generation = view.generation
+        response.points = view.points
+        response.collection = collection.name
+        response.fingerprint = collection.spec.vector.fingerprint
+        return response
 
     async def Get(self, request: indexer_pb2.IndexerGetRequest, context: Context) -> indexer_pb2.IndexerGetResponse:
         """Reads points by key."""
@@ -238,7 +230,7 @@ class MilvusServicer(indexer_pb2_grpc.IndexerServicer):
         submitted: float,
         queries: Sequence[Query],
         first: int,
-    ) -> tuple[list[indexer_pb2.VectorQueryResult], dict[str, float]]:
+    ) -> Part:
         """Answers some queries of a request, of which `first` is the place of the first, in a thread."""
         queued = time.perf_counter() - submitted
         finders = [
@@ -255,7 +247,7 @@ class MilvusServicer(indexer_pb2_grpc.IndexerServicer):
         search.run(finders)
         started = time.perf_counter()
         results = [to_result(finder.query, finder.hits(), request.with_attributes) for finder in finders]
-        return results, {"queue": queued, **search.stages, "answer": time.perf_counter() - started}
+        return Part(results, {"queue": queued, **search.stages, "answer": time.perf_counter() - started})
 
     def _deadline(self, context: Context) -> float:
         return time.perf_counter() + seconds_left(context, self._settings.default_deadline_seconds)
