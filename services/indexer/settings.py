@@ -119,6 +119,13 @@ class IndexerSettings(ServiceSettings):
         "low priority: some 46 us of CPU time a point, beside 130 us of the shard. Off: no such process, no such file, "
         "and SearchText answers UNIMPLEMENTED.",
     )
+    text_job_seconds: float = Field(
+        600.0,
+        gt=0,
+        le=86_400,
+        description="How long that process may be at one piece of work before it is taken to hang and started anew. "
+        "The longest is checking a whole index at the start.",
+    )
     max_collections: int = Field(64, ge=1, le=4_096, description="Collections of this shard at most.")
     engine: Literal["embedded", "milvus"] = Field(
         "embedded",

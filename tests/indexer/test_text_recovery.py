@@ -96,6 +96,22 @@ async def test_a_text_process_that_dies_is_started_again(shard):
         assert await rebuilds(running) == {"missing": 1.0}
 
 
+async def test_a_text_process_that_hangs_is_killed_counted_and_started_again(shard):
+    async with shard(text_job_seconds=0.5) as running:
+        await running.create()
+        await running.store(catalogue(5))
+        await everything(running, 5)
+        process = await running.child(PROCESS)
+        process.send_signal(signal.SIGSTOP)  # for good
+        await running.store([titled("new", "ottoman")])
+        assert await running.text("ottoman") == [("new", "i")]
+        assert not process.is_running()
+        assert re.search(
+            r"^vitrine_indexer_text_failures_total [1-9]", await scrape(running.metrics_port), re.MULTILINE
+        )
+        assert "was not done within 0.5 s, and was killed" in running.log()
+
+
 async def test_after_a_clean_stop_there_is_nothing_to_do(shard):
     async with shard() as running:
         await running.create()

@@ -29,7 +29,9 @@ class FeedingError(Exception):
 class TextFeeder:
     """Does the jobs of all collections one after the other in one process, each a short one, taking turns."""
 
-    def __init__(self) -> None:
+    def __init__(self, job_seconds: float) -> None:
+        """A process that is at one job for longer than `job_seconds` hangs."""
+        self._job_seconds = job_seconds
         self._indexes: deque[TextIndex] = deque()
         self._leftovers: list[TextJob] = []
         self._closing = False
@@ -159,10 +161,16 @@ class TextFeeder:
 
     async def _ask(self, job: TextJob) -> TextAnswer:
         try:
-            await self._feeder.say(job)
-            answer = await self._feeder.hear(TextAnswer)
+            async with asyncio.timeout(self._job_seconds):
+                await self._feeder.say(job)
+                answer = await self._feeder.hear(TextAnswer)
         except CompanionError as error:
             raise FeedingError(str(error)) from None
+        except TimeoutError:
+            await self._feeder.end()
+            raise FeedingError(
+                f"the text process was not done within {self._job_seconds:g} s, and was killed"
+            ) from None
         if answer.error is not None and not answer.damaged:
             raise FeedingError(answer.error)
         return answer
