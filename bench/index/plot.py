@@ -18,6 +18,7 @@ from bench.index.table import TITLES
 CURVE, FILTERS, BUSY = "index-recall-speed.png", "index-filters.png", "index-busy.png"
 _COLOURS = {"vitrine": "#1f5fbf", "milvus": "#d9822b", "hnswlib": "#444444"}
 _STYLES = {"uniform": "-", "correlated": "--"}
+_NARROW_SECONDS = 5.0
 _SPANS = {"idle": "#e8e8e8", "upserts": "#cfe3f7", "sealing": "#e3d8f2", "merge": "#f6dcc0", "snapshot": "#cdebd6"}
 
 
@@ -89,7 +90,10 @@ def _busy(found: dict[str, Any]) -> Figure:
     figure, panel = pyplot.subplots(figsize=(11, 4.5))
     for name, begin, end in timeline["spans"]:
         panel.axvspan(begin, end, color=_SPANS.get(name, "#eeeeee"), linewidth=0)
-        panel.text(begin, 1.01, f" {name}", fontsize=8, transform=panel.get_xaxis_transform(), rotation=20)
+        # To the left of a narrow span, so that the next one's name has its place.
+        narrow = end - begin < _NARROW_SECONDS
+        where, side = (end, "right") if narrow else (begin, "left")
+        panel.text(where, 1.01, name, fontsize=8, transform=panel.get_xaxis_transform(), ha=side)
     for (name, points), colour in zip(timeline["slowest_ms"].items(), ("#1f5fbf", "#888888"), strict=True):
         panel.plot(*zip(*points, strict=True), label=f"slowest {name} of each 0.1 s", color=colour, linewidth=0.8)
     for number, (at, _) in enumerate(timeline["segments"]):
@@ -100,7 +104,7 @@ def _busy(found: dict[str, Any]) -> Figure:
     panel.set_xlabel("seconds")
     panel.set_ylabel("latency from the planned time, ms")
     panel.grid(visible=True, which="both", alpha=0.25)
-    panel.legend(fontsize=8, loc="upper right")
+    panel.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4)
     return figure
 
 

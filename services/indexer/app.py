@@ -35,10 +35,9 @@ class IndexerApplication:
 
     def __init__(self, settings: IndexerSettings) -> None:
         self._settings = settings
-        # Searches do not interrupt the event loop: what it still reads meanwhile is searched in the same turn.
-        self._threads = ThreadPoolExecutor(settings.resolved_search_threads, "search", initializer=queue_up)
+        self._threads = ThreadPoolExecutor(settings.resolved_search_threads, "search")
         self._builds = BuildService()
-        self._texts = TextFeeder() if settings.text_index else None
+        self._texts = TextFeeder(settings.text_job_seconds) if settings.text_index else None
         self._canary = Canary(self._threads, settings.canary_seconds)
         self._data: DataDir | None = None
         self._registry: Registry | None = None
@@ -87,4 +86,6 @@ def indexer_application(settings: IndexerSettings) -> Application:
         from services.indexer.milvus.app import MilvusApplication
 
         return MilvusApplication(settings)
+    # Before gRPC starts its threads: searches, the event loop and who reads its sockets let each other finish.
+    queue_up()
     return IndexerApplication(settings)

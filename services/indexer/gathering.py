@@ -1,12 +1,14 @@
 """Searches that wait at the same time are answered together: one turn of a thread, one walk, for several callers.
 
 Handing a search to a thread and its answer back costs about as much as the search. What gathers while the threads
-are busy shares that cost; nothing waits for company.
+are busy shares that cost. Where the loop and the threads share a core or two, a turn also begins only when no more
+come: who brings the next searches needs the core that the turn would take, and one a turn would stay the rule.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections import deque
@@ -22,6 +24,11 @@ from vitrine.errors import DeadlineError
 # Queries that one thread answers together: enough to share the reading of the vectors, few enough for the scores of a
 # whole block to stay in the processor's cache.
 QUERIES_PER_TURN = 16
+# A search comes in within a few rounds of the event loop: of the thread that waits for gRPC's events, and of the loop,
+# by turns. Measured on one core with eight callers (docs/decisions/0021): 2 rounds found one, 4 two, and 8 all of them.
+QUIET_ROUNDS = 8 if len(os.sched_getaffinity(0)) <= 2 else 0
+# A round takes some microseconds, unless the loop has other work.
+_QUIET_SECONDS = 0.0005
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,16 +70,25 @@ class _Waiting:
 class Gathering:
     """Answers search jobs in the threads of an executor; create it inside the event loop."""
 
-    def __init__(self, threads: Executor, most: int) -> None:
-        """At most `most` threads search at the same time."""
+    def __init__(self, threads: Executor, most: int, quiet_rounds: int = 0) -> None:
+        """At most `most` threads search at the same time.
+
+        A turn begins after so many rounds of the loop, or half a millisecond, in which no search came.
+        """
         self._threads = threads
         self._most = most
+        self._quiet_rounds = quiet_rounds
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._waiting: deque[_Waiting] = deque()
         self._turns = 0
         """Turns that are running or wait for a thread."""
         self._starting = False
+        self._seen = 0
+        """Searches that waited when the last one came."""
+        self._quiet_since = 0.0
+        self._quiet = 0
+        """Rounds since then."""
 
     async def answer(self, job: SearchJob) -> Part:
         """Answers the queries of a job.
@@ -90,13 +106,30 @@ class Gathering:
         return await waiting.answer
 
     def _start(self) -> None:
-        """Begins as many turns as there are threads and jobs."""
+        """Begins as many turns as there are threads and jobs, once no more of them come."""
+        if self._more_come():
+            os.sched_yield()  # to whoever brings them
+            self._loop.call_soon(self._start)
+            return
         self._starting = False
+        self._seen = self._quiet = 0
         with self._lock:
             more = min(self._most - self._turns, len(self._waiting))
             self._turns += more
         for _ in range(more):
             self._threads.submit(self._turn)
+
+    def _more_come(self) -> bool:
+        """Whether it is worth another look, as searches came in just now."""
+        waiting = len(self._waiting)
+        if not self._quiet_rounds or self._turns >= self._most or waiting >= QUERIES_PER_TURN:
+            return False
+        now = time.perf_counter()
+        if waiting > self._seen:
+            self._seen, self._quiet, self._quiet_since = waiting, 0, now
+        else:
+            self._quiet += 1
+        return self._quiet < self._quiet_rounds and now - self._quiet_since < _QUIET_SECONDS
 
     def _turn(self) -> None:
         """Answers what fits together; another turn follows where something is left, behind whatever else waits."""

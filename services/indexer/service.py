@@ -15,7 +15,7 @@ from services.indexer import metrics
 from services.indexer.answering import join_parts
 from services.indexer.canary import Canary
 from services.indexer.collection import Collection
-from services.indexer.gathering import QUERIES_PER_TURN, Gathering, SearchJob
+from services.indexer.gathering import QUERIES_PER_TURN, QUIET_ROUNDS, Gathering, SearchJob
 from services.indexer.queries import check_count, read_filter, read_queries
 from services.indexer.reading import get_points, scan_page
 from services.indexer.records import Remove, check_version
@@ -59,7 +59,7 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
     ) -> None:
         self._registry = registry
         self._threads = threads
-        self._searches = Gathering(threads, settings.resolved_search_threads)
+        self._searches = Gathering(threads, settings.resolved_search_threads, QUIET_ROUNDS)
         self._canary = canary
         self._settings = settings
         self._draining = draining

@@ -75,6 +75,39 @@ async def test_callers_that_wait_together_share_a_turn_and_each_gets_its_own(sna
     assert [best(part) for part in await asyncio.gather(*tasks)] == [["p1"], ["p2", "p3"], ["p4"]]
 
 
+async def test_a_turn_begins_when_no_more_searches_come(snapshot, monkeypatch):
+    monkeypatch.setattr("services.indexer.gathering._QUIET_SECONDS", 60.0)
+    threads = Threads()
+    gathering = Gathering(threads, 1, quiet_rounds=4)
+    tasks = await waiting(gathering, job(snapshot, 1))
+    tasks += await waiting(gathering, job(snapshot, 2))
+    tasks += await waiting(gathering, job(snapshot, 3))
+    assert not threads.given
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert threads.run_all() == 1
+    assert [best(part) for part in await asyncio.gather(*tasks)] == [["p1"], ["p2"], ["p3"]]
+
+
+async def test_searches_do_not_wait_for_others_longer_than_a_turn_holds(snapshot):
+    threads = Threads()
+    gathering = Gathering(threads, 1, quiet_rounds=1_000)
+    tasks = await waiting(gathering, *(job(snapshot, 0) for _ in range(QUERIES_PER_TURN)))
+    assert len(threads.given) == 1
+    threads.run_all()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_loop_with_other_work_does_not_keep_a_search_waiting(snapshot):
+    threads = Threads()
+    gathering = Gathering(threads, 1, quiet_rounds=1_000)
+    [task] = await waiting(gathering, job(snapshot, 1))
+    time.sleep(0.001)  # noqa: ASYNC251 - the other work
+    await asyncio.sleep(0)
+    assert threads.run_all() == 1
+    assert best(await task) == ["p1"]
+
+
 async def test_threads_share_what_waits_and_a_turn_has_an_end(snapshot):
     threads = Threads()
     gathering = Gathering(threads, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from services.indexer.hnsw import Graph, build_graph
 from services.indexer.reduction import STEP, find_reduction
 from vitrine.v1 import indexer_pb2
 
@@ -49,6 +50,13 @@ def test_rows_far_from_the_origin_are_told_apart():
     assert find_reduction(vectors(30, 128) + 1_000, L2).dim == STEP
 
 
+def moved(reduction, row, off):
+    """A query on the axes where the row is, and so many spreads away from them; shape [1, dim]."""
+    away = np.linalg.svd(reduction.axes.T)[2][-1]
+    on_axes = reduction.mean + reduction.apply(row[np.newaxis]) @ reduction.axes.T
+    return (on_axes + off * reduction.spread * away).astype(np.float32)
+
+
 def test_a_walk_goes_further_for_queries_off_the_axes_alone():
     rows = vectors(30, 128, weak=0.1)
     reduction = find_reduction(rows, L2)
@@ -60,18 +68,30 @@ def test_a_walk_goes_further_for_queries_off_the_axes_alone():
         np.testing.assert_allclose(reduced, reduction.apply(queries), atol=1e-5)
         return further
 
-    def moved(row, off):
-        """A query on the axes where the row is, and so many spreads away from them."""
-        away = np.linalg.svd(reduction.axes.T)[2][-1]
-        on_axes = reduction.mean + reduction.apply(row[np.newaxis]) @ reduction.axes.T
-        return (on_axes + off * reduction.spread * away).astype(np.float32)
-
     np.testing.assert_array_equal(stretch(rows[lengths < reduction.spread]), 1.0)
-    assert stretch(moved(rows[0], 0.9)) == 1.0
-    assert stretch(moved(rows[0], 1.5)) == pytest.approx(2.25, rel=1e-3)
-    assert stretch(moved(rows[0], 50.0)) == 4.0
-    both = np.concatenate([moved(rows[0], 0.9), moved(rows[0], 1.5)])
+    assert stretch(moved(reduction, rows[0], 0.9)) == 1.0
+    assert stretch(moved(reduction, rows[0], 1.5)) == pytest.approx(2.25, rel=1e-3)
+    assert stretch(moved(reduction, rows[0], 50.0)) == 4.0
+    both = np.concatenate([moved(reduction, rows[0], 0.9), moved(reduction, rows[0], 1.5)])
     np.testing.assert_allclose(stretch(both), [1.0, 2.25], rtol=1e-3)
+
+
+def test_of_a_batch_each_query_goes_its_own_way(tmp_path):
+    rows = vectors(30, 128, weak=0.1)
+    reduction = find_reduction(rows, L2)
+    path = tmp_path / "graph"
+    build_graph(
+        rows, path, metric=L2, m=16, ef_construction=100, threads=1, report=lambda rows: None, reduction=reduction
+    )
+    graph = Graph(path, dim=128, metric=L2, count=len(rows))
+    queries = np.concatenate([moved(reduction, rows[3], 0.5), moved(reduction, rows[5], 50.0), rows[7:8]])
+    found = graph.nearest(queries, 20)
+    assert [len(near) for near, _ in found[:2]] == [20, 80]
+    for query, (near, scores) in zip(queries, found, strict=True):
+        [(near_alone, scores_alone)] = graph.nearest(query[np.newaxis], 20)
+        np.testing.assert_array_equal(near, near_alone)
+        np.testing.assert_allclose(scores, scores_alone, rtol=1e-4, atol=1e-4)
+    assert [near[0] for near, _ in found] == [3, 5, 7]
 
 
 def test_rows_that_lie_on_the_axes_need_no_further_look():
