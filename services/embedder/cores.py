@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import threading
 from contextlib import suppress
 from pathlib import Path
 
+from services.runtime import turns
 from services.runtime.turns import set_policy
 
 _LANE_NICENESS = 5
@@ -18,8 +18,7 @@ _CALM_SECONDS = 1.0
 
 def step_back() -> None:
     """Makes this thread, a lane, leave larger turns to the others."""
-    if sys.platform == "linux":  # elsewhere this would be the whole process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LANE_NICENESS)
+    turns.step_back(_LANE_NICENESS)
 
 
 class Turns:

@@ -18,7 +18,7 @@ from services.indexer.service import IndexerServicer
 from services.indexer.settings import IndexerSettings
 from services.indexer.text.feeding import TextFeeder
 from services.runtime.server import Application, Lifecycle
-from services.runtime.turns import queue_up
+from services.runtime.turns import queue_up, step_back
 from vitrine.v1 import indexer_pb2_grpc
 
 # A text index that is as new as its collection at the end need not be compared with it at the next start.
@@ -26,6 +26,7 @@ _SETTLE_SECONDS = 2.0
 # How long a thread may keep the interpreter from others. Python's 5 ms let a search, which changes threads six times,
 # wait for a writer that long each time: p99 beside 1,000 upserts/s was 29 ms, and is 17 to 28 with this.
 _SWITCH_SECONDS = 0.0005
+_LEISURE_NICENESS = 15
 
 
 class IndexerApplication:
@@ -38,7 +39,9 @@ class IndexerApplication:
         self._threads = ThreadPoolExecutor(settings.resolved_search_threads, "search")
         self._builds = BuildService()
         self._texts = TextFeeder(settings.text_job_seconds) if settings.text_index else None
-        self._canary = Canary(self._threads, settings.canary_seconds)
+        # A look at all vectors takes a core for tens of milliseconds: searches and the event loop come first.
+        self._leisure = ThreadPoolExecutor(1, "canary", initializer=step_back, initargs=(_LEISURE_NICENESS,))
+        self._canary = Canary(self._leisure, settings.canary_seconds)
         self._data: DataDir | None = None
         self._registry: Registry | None = None
         self._disk: DiskMetrics | None = None
@@ -75,6 +78,7 @@ class IndexerApplication:
             await self._registry.close()
         if self._texts is not None:
             await self._texts.stop()
+        self._leisure.shutdown()
         self._threads.shutdown()
         if self._data is not None:
             self._data.close()

@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 
 class Canary:
-    """Compares at most one search in `interval` seconds, in the threads that search; 0: none."""
+    """Compares at most one search in `interval` seconds, in a thread of `threads`; 0: none."""
 
     def __init__(self, threads: Executor, interval: float) -> None:
         self._threads = threads

@@ -34,6 +34,12 @@ def queue_up() -> None:
         set_policy(threading.get_native_id(), os.SCHED_BATCH)
 
 
+def step_back(niceness: int) -> None:
+    """Makes this thread leave larger turns to the others; Linux only, as elsewhere it would be the whole process."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+
+
 def set_policy(thread: int, policy: int) -> None:
     """Sets the scheduling policy of a thread, by its native id, where that is allowed; Linux only.
 
