@@ -6,25 +6,17 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.embedder.session import Outputs
+from services.embedder.session import Outputs, Session
 
 # A session over all cores must be clearly faster to be used.
 _WORTH_IT = 1.1
 # The median of so many runs does not mind that a few were disturbed.
 _REMEMBERED = 9
 _TRIED_AGAIN = 256
-
-
-class Runner(Protocol):
-    """A session."""
-
-    def run(self, pixels: NDArray[np.uint8]) -> Outputs:
-        """Runs uint8 [n, h, w, 3]; blocks."""
 
 
 class Alone:
@@ -36,8 +28,8 @@ class Alone:
 
     def __init__(
         self,
-        wide: Runner,
-        narrow: Runner,
+        wide: Session,
+        narrow: Session,
         *,
         wide_seconds: float,
         narrow_seconds: float,

@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from services.runtime import turns
-from services.runtime.turns import set_policy
 
 _LANE_NICENESS = 5
 # So long after the last call that was in a hurry, nobody is.
@@ -60,4 +59,4 @@ def _set_policy(thread: int, policy: int) -> None:
     """Sets it for any thread but a lane."""
     with suppress(OSError):  # the thread has ended
         if os.getpriority(os.PRIO_PROCESS, thread) < _LANE_NICENESS:
-            set_policy(thread, policy)
+            turns.set_policy(thread, policy)

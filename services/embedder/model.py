@@ -11,7 +11,7 @@ import structlog
 from numpy.typing import NDArray
 
 from models.card import CardError, load_card
-from services.embedder.alone import Alone, Runner
+from services.embedder.alone import Alone
 from services.embedder.layout import Layout, candidates, compare, measure, preferred
 from services.embedder.scheduler import Batching, batch_sizes
 from services.embedder.session import Outputs, Session, chosen_provider
@@ -159,7 +159,7 @@ class EmbeddingModel:
     def _rate(self, session: Session, layout: Layout) -> float:
         return measure(layout, lambda size: self._try(session, size))
 
-    def _try(self, session: Runner, size: int) -> Outputs:
+    def _try(self, session: Session, size: int) -> Outputs:
         side = self.card.input
         random = np.random.default_rng(0)
         pixels = random.integers(0, 256, (size, side.height, side.width, 3), dtype=np.uint8)

@@ -26,6 +26,7 @@ _SETTLE_SECONDS = 2.0
 # How long a thread may keep the interpreter from others. Python's 5 ms let a search, which changes threads six times,
 # wait for a writer that long each time: p99 beside 1,000 upserts/s was 29 ms, and is 17 to 28 with this.
 _SWITCH_SECONDS = 0.0005
+# Of threads whose work nobody waits for; the builder, which must keep up, has 10.
 _LEISURE_NICENESS = 15
 
 

@@ -84,11 +84,6 @@ class Gathering:
         self._turns = 0
         """Turns that are running or wait for a thread."""
         self._starting = False
-        self._seen = 0
-        """Searches that waited when the last one came."""
-        self._quiet_since = 0.0
-        self._quiet = 0
-        """Rounds since then."""
 
     async def answer(self, job: SearchJob) -> Part:
         """Answers the queries of a job.
@@ -105,31 +100,24 @@ class Gathering:
             self._loop.call_soon(self._start)
         return await waiting.answer
 
-    def _start(self) -> None:
-        """Begins as many turns as there are threads and jobs, once no more of them come."""
-        if self._more_come():
+    def _start(self, seen: int = 0, quiet: int = 0, since: float = 0.0) -> None:
+        """Begins as many turns as there are threads and jobs, once no more of them come.
+
+        The last of `seen` jobs came `quiet` rounds of the loop ago, at `since`.
+        """
+        waiting, now = len(self._waiting), time.perf_counter()
+        seen, quiet, since = (waiting, 0, now) if waiting > seen else (seen, quiet + 1, since)
+        more_may_come = quiet < self._quiet_rounds and now - since < _QUIET_SECONDS
+        if more_may_come and waiting < QUERIES_PER_TURN and self._turns < self._most:
             os.sched_yield()  # to whoever brings them
-            self._loop.call_soon(self._start)
+            self._loop.call_soon(self._start, seen, quiet, since)
             return
         self._starting = False
-        self._seen = self._quiet = 0
         with self._lock:
             more = min(self._most - self._turns, len(self._waiting))
             self._turns += more
         for _ in range(more):
             self._threads.submit(self._turn)
-
-    def _more_come(self) -> bool:
-        """Whether it is worth another look, as searches came in just now."""
-        waiting = len(self._waiting)
-        if not self._quiet_rounds or self._turns >= self._most or waiting >= QUERIES_PER_TURN:
-            return False
-        now = time.perf_counter()
-        if waiting > self._seen:
-            self._seen, self._quiet, self._quiet_since = waiting, 0, now
-        else:
-            self._quiet += 1
-        return self._quiet < self._quiet_rounds and now - self._quiet_since < _QUIET_SECONDS
 
     def _turn(self) -> None:
         """Answers what fits together; another turn follows where something is left, behind whatever else waits."""

@@ -62,21 +62,16 @@ def best_rows(scores: FloatArray, products: Ordinals, query: Query, metric: int)
 class Pool:
     """All candidates for the answer to one query."""
 
-    def __init__(self, found: Sequence[Candidates]) -> None:
+    def __init__(self, found: Sequence[Candidates], query: Query) -> None:
         self._found = found
+        self._query = query
         self._order, self._scores, self._products = _best_first(*_together(found))
-        self._kth: dict[int, float] = {}
+        self.kth = _kth(self._scores, self._products, query.depth)
+        """The score of the last product asked for, minus infinity where there are fewer."""
 
-    def kth_product(self, k: int) -> float:
-        """Returns the score of the k-th best product, minus infinity where there are fewer."""
-        kth = self._kth.get(k)
-        if kth is None:
-            kth = self._kth[k] = _kth(self._scores, self._products, k)
-        return kth
-
-    def rank(self, query: Query, metric: int) -> list[Hit]:
+    def rank(self, metric: int) -> list[Hit]:
         """Returns the k best products, best first."""
-        kth, margin = self.kth_product(query.depth), 0.0
+        query, kth, margin = self._query, self.kth, 0.0
         if not all(each.fair for each in self._found):
             typical = kth if math.isfinite(kth) else float(np.abs(self._scores).max(initial=0.0))
             margin = slack(query.vector, typical, metric)

@@ -175,7 +175,7 @@ class _Search:
         started = time.perf_counter()
         if not self._frontiers:
             return []
-        floor = max(self._together().kth_product(self.query.depth), self.query.min_score)
+        floor = max(self._together().kth, self.query.min_score)
         wider = [(view, 2 * beam) for view, frontier, beam in self._frontiers.values() if frontier > floor]
         stages.add("rank", started)
         return wider
@@ -183,7 +183,7 @@ class _Search:
     def finish(self, stages: Stages) -> list[Hit] | None:
         """Returns the answer; None where it takes a deeper look."""
         started = time.perf_counter()
-        hits = self._together().rank(self.query, self.metric)
+        hits = self._together().rank(self.metric)
         stages.add("rank", started)
         if self.query.after is None:
             return hits
@@ -194,7 +194,7 @@ class _Search:
     def _together(self) -> Pool:
         """Returns all that was found so far."""
         if self._pool is None:
-            self._pool = Pool(list(self._found.values()))
+            self._pool = Pool(list(self._found.values()), self.query)
         return self._pool
 
 
