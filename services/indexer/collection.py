@@ -69,9 +69,8 @@ class Collection:
         self._texts = texts
         if texts is not None:
             self.text = TextIndex(self.name, opened.files.database, self.snapshot.generation)
-            texts.add(self.text)
         self._published()
-        builds.add(self)
+        self.go_on()
 
     async def wait_generation(self, generation: int) -> None:
         """Returns once a search sees `generation`.
@@ -134,6 +133,18 @@ class Collection:
             dead_rows=snapshot.dead_rows,
             disk_bytes=disk_bytes(self.files.directory),
         )
+
+    def rest(self) -> None:
+        """Begins no more builds and text jobs, until it goes on; one under way may fail, and nobody minds."""
+        self._builds.remove(self)
+        if self._texts is not None and self.text is not None:
+            self._texts.rest(self.text)
+
+    def go_on(self) -> None:
+        """Begins builds and text jobs, at first or after a rest."""
+        self._builds.add(self)
+        if self._texts is not None and self.text is not None:
+            self._texts.add(self.text)
 
     async def close(self, *, discard: bool) -> None:
         """Stops writing and closes the store; `discard` refuses what is queued instead of committing it."""

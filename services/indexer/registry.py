@@ -150,9 +150,11 @@ class Registry:
             collection = self._own(name)
             if aliases := self._aliases.of(name):
                 raise PreconditionError(f"aliases of collection {name!r} must be moved or removed first: {aliases}")
+            collection.rest()  # before its files go: work that misses them has not failed
             try:
                 doomed = await asyncio.to_thread(self._data.drop, collection.files)
             except OSError as error:
+                collection.go_on()
                 raise UnavailableError(f"the shard's disk refuses, nothing was dropped: {error}") from None
             del self._collections[name]
             await collection.close(discard=True)

@@ -49,11 +49,15 @@ class TextFeeder:
         self._indexes.append(index)
         self.wake()
 
-    def remove(self, index: TextIndex) -> None:
-        """Ends an index; a job under way goes on, for nothing."""
+    def rest(self, index: TextIndex) -> None:
+        """Does no more jobs of an index until it is added again; one under way goes on, and may fail."""
         with suppress(ValueError):
             self._indexes.remove(index)
         self._held.pop(index, None)
+
+    def remove(self, index: TextIndex) -> None:
+        """Ends an index; a job under way goes on, for nothing."""
+        self.rest(index)
         if (leftover := index.stop()) is not None:
             self._leftovers.append(leftover)
             self.wake()
@@ -145,7 +149,7 @@ class TextFeeder:
         return None, None if soonest is None else soonest - now
 
     def _hold(self, index: TextIndex, error: FeedingError) -> None:
-        if index.stopped:  # dropped meanwhile, and its files with it
+        if index not in self._indexes:  # dropped meanwhile, and its files with it
             return
         attempts = self._held.get(index, (0, 0.0))[0] + 1
         delay = min(_FIRST_RETRY_SECONDS * 2 ** (attempts - 1), _LAST_RETRY_SECONDS)
