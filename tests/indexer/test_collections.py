@@ -126,3 +126,23 @@ async def test_dropping_while_segments_are_built_and_points_arrive(shard):
             while list((running.data / "scratch").iterdir()):
                 await asyncio.sleep(0.1)
         assert '"level": "error"' not in running.log()
+
+
+async def test_a_drop_that_the_disk_refuses_changes_nothing(shard):
+    async with shard(segment_points=400) as running:
+        vectors = random_vectors(900, 64, seed=1)
+        points = [point(f"p{i}", "i", vector, title=f"chair {i:04}") for i, vector in enumerate(vectors)]
+        await running.create(dim=64)
+        await running.store(points[:300])
+        scratch = running.data / "scratch"
+        scratch.rename(running.data / "aside")
+        scratch.write_text("no folder")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.stub.DropCollection(indexer_pb2.DropCollectionRequest(collection="things"))
+        assert "the shard's disk refuses, nothing was dropped" in from_rpc_error(caught.value).message
+        scratch.unlink()
+        (running.data / "aside").rename(scratch)
+        await running.store(points[300:])
+        await running.until_segments(2)  # builds and text jobs go on
+        assert await running.text("0850") == [("p850", "i")]
+        assert await running.count() == (900, 900)
