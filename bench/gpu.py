@@ -9,8 +9,10 @@ object:
     decode_per_s        640-pixel JPEG files decoded, on one thread and on all cores: no GPU is fed faster than that
     decode_over_model   the latter over the model's best rate; below 1, the decoders are the limit
     bare_per_s          decoders feeding the model in one process
-    service             by callers: per_s, p50_ms, p99_ms; the load generator runs on the same cores
-    service_over_bare   the service's best over bare_per_s
+    service             by processes that share the device, then by callers: per_s, p50_ms, p99_ms; the load generator
+                        runs on the same cores
+    service_over_bare   by processes: the service's best over bare_per_s
+    beside_bulk         the same of 4 interactive callers, one process, while a bulk stream runs; bulk_per_s is its
 
 `--provider cpu` runs the same code where no GPU is. Other settings of the service come from its environment variables.
 """
@@ -23,8 +25,10 @@ import json
 import os
 import sys
 import tempfile
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any, Self
 
 import onnxruntime
 from prometheus_client import CollectorRegistry
@@ -44,73 +48,98 @@ from services.local.supervisor import ProcessSpec, Supervisor
 from services.runtime.logs import configure_logs
 from services.runtime.settings import load_settings
 
-SIZES = {"cpu": (1, 4), "cuda": (1, 4, 8, 16, 32, 64, 128), "tensorrt": (1, 4, 8, 16, 32, 64, 128)}
-CALLERS = {"cpu": (1, 8, 32), "cuda": (1, 8, 32, 128, 512), "tensorrt": (1, 8, 32, 128, 512)}
+SIZES = {"cpu": (1, 4), "cuda": (1, 8, 32, 128), "tensorrt": (1, 8, 32, 128)}
+CALLERS = {"cpu": (1, 8, 32), "cuda": (1, 8, 32, 128), "tensorrt": (1, 8, 32, 128)}
+PROCESSES = {"cpu": (1, 2), "cuda": (1, 4, 8), "tensorrt": (1, 4, 8)}
+BESIDE_BULK = 4
 ENGINES = ROOT / ".vitrine" / "tensorrt"
 
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
 
 
-async def under_load(
-    environment: dict[str, str], folder: Path, images: Path, dim: int, callers: tuple[int, ...], seconds: float
-) -> dict[int, dict[str, float]]:
-    """Returns throughput and latency of a service of its own by number of callers, one load after the other."""
-    ports = Ports.free(0)
-    address = f"127.0.0.1:{ports.embedder}"
-    settings = {
-        **environment,
-        "VITRINE_EMBEDDER_PORT": str(ports.embedder),
-        "VITRINE_EMBEDDER_METRICS_PORT": str(ports.metrics[ports.embedder]),
-        # Nobody is to be refused: what is asked is how fast, not how many.
-        "VITRINE_EMBEDDER_INTERACTIVE_QUEUE_ITEMS": str(max(64, 2 * max(callers))),
-        "VITRINE_EMBEDDER_INTERACTIVE_QUEUE_BYTES": str(2**32),
-        "VITRINE_EMBEDDER_MAX_CONCURRENT_RPCS": str(max(64, 2 * max(callers))),
-    }
-    # One Python process cannot ask as fast as a GPU answers.
-    processes = max(1, (os.cpu_count() or 1) // 4)
-    results: dict[int, dict[str, float]] = {}
-    async with AsyncExitStack() as stack:
-        # TensorRT may have engines to build.
-        supervisor = await stack.enter_async_context(Supervisor(ROOT, folder / "logs", start_timeout=1800.0))
-        await supervisor.start(ProcessSpec("embedder", "services.embedder", address, settings))
-        clients = [
-            await stack.enter_async_context(Child("bench.embedder.load", folder / f"load-{number}.log"))
-            for number in range(processes)
-        ]
-        for count in callers:
-            shares = [len(range(number, count, processes)) for number in range(processes)]
-            answers = await asyncio.gather(
-                *(
-                    client.do(
-                        mode="closed",
-                        protocol="grpc",
-                        address=address,
-                        images=str(images),
-                        dim=dim,
-                        callers=share,
-                        seconds=seconds,
-                        warm_seconds=1.0,
-                    )
-                    for client, share in zip(clients, shares, strict=True)
-                    if share
-                )
+class Services:
+    """Embedders side by side on one GPU, each a process of its own, and processes that load them."""
+
+    def __init__(self, environment: dict[str, str], folder: Path, images: Path, dim: int, callers: int) -> None:
+        """`callers`: the most there will be; nobody is to be refused, as what is asked is how fast, not how many."""
+        room = str(max(64, 2 * callers))
+        self._environment = environment | {
+            # Every image reaches the model.
+            "VITRINE_EMBEDDER_CACHE_MEMORY_BYTES": "0",
+            "VITRINE_EMBEDDER_INTERACTIVE_QUEUE_ITEMS": room,
+            "VITRINE_EMBEDDER_INTERACTIVE_QUEUE_BYTES": str(2**32),
+            "VITRINE_EMBEDDER_INTERACTIVE_QUEUE_SECONDS": "60",
+            "VITRINE_EMBEDDER_MAX_CONCURRENT_RPCS": room,
+        }
+        self._folder = folder
+        self._target = {"images": str(images), "dim": dim}
+        self._addresses: list[str] = []
+        self._clients: list[Child] = []
+
+    @asynccontextmanager
+    async def running(self, count: int) -> AsyncIterator[Self]:
+        """Starts `count` embedders; TensorRT may have engines to build."""
+        async with AsyncExitStack() as stack:
+            supervisor = await stack.enter_async_context(Supervisor(ROOT, self._folder / "logs", start_timeout=1800.0))
+            specs = [self._spec(f"embedder-{number}", count) for number in range(count)]
+            await supervisor.start(*specs)
+            self._addresses = [spec.address for spec in specs]
+            # One Python process cannot ask as fast as a GPU answers.
+            self._clients = [
+                await stack.enter_async_context(Child("bench.embedder.load", self._folder / f"load-{number}.log"))
+                for number in range(max(count + 1, (os.cpu_count() or 1) // 4))
+            ]
+            yield self
+
+    def _spec(self, name: str, count: int) -> ProcessSpec:
+        ports = Ports.free(0)
+        settings = {
+            "VITRINE_EMBEDDER_PORT": str(ports.embedder),
+            "VITRINE_EMBEDDER_METRICS_PORT": str(ports.metrics[ports.embedder]),
+            "VITRINE_EMBEDDER_DECODE_THREADS": str(max(1, (os.cpu_count() or 1) // count)),
+        }
+        address = f"127.0.0.1:{ports.embedder}"
+        return ProcessSpec(name, "services.embedder", address, settings | self._environment)
+
+    async def closed(self, callers: int, seconds: float) -> dict[str, float]:
+        """Returns throughput and latency of callers that send the next image when its answer is there."""
+        clients = self._clients[: max(1, len(self._clients) - 1)]
+        shares = [len(range(number, callers, len(clients))) for number in range(len(clients))]
+        answers = await asyncio.gather(
+            *(
+                self._do(number, mode="closed", protocol="lean-grpc", callers=share, seconds=seconds, warm_seconds=0.3)
+                for number, share in enumerate(shares)
+                if share
             )
-            refused = {code: number for answer in answers for code, number in answer["refused"].items()}
-            if refused:
-                raise RuntimeError(f"{count} callers were refused: {refused}")
-            latencies = [each for answer in answers for each in answer["latencies"]]
-            results[count] = {
-                "per_s": sum(answer["per_s"] for answer in answers),
-                "p50_ms": percentile_ms(latencies, 50),
-                "p99_ms": percentile_ms(latencies, 99),
-            }
-    return results
+        )
+        refused = {code: number for answer in answers for code, number in answer["refused"].items()}
+        if refused:
+            raise RuntimeError(f"{callers} callers were refused: {refused}")
+        latencies = [each for answer in answers for each in answer["latencies"]]
+        return {
+            "per_s": sum(answer["per_s"] for answer in answers),
+            "p50_ms": percentile_ms(latencies, 50),
+            "p99_ms": percentile_ms(latencies, 99),
+        }
+
+    async def beside_bulk(self, callers: int, seconds: float) -> dict[str, float]:
+        """Returns the same while a bulk stream runs at full speed, and what the stream got."""
+        stream = asyncio.create_task(
+            self._do(len(self._clients) - 1, mode="stream", protocol="grpc", seconds=seconds + 1.5)
+        )
+        await asyncio.sleep(0.25)
+        return {**await self.closed(callers, seconds), "bulk_per_s": (await stream)["per_s"]}
+
+    async def _do(self, number: int, **job: Any) -> dict[str, Any]:
+        address = self._addresses[number % len(self._addresses)]
+        return await self._clients[number].do(address=address, **self._target, **job)
 
 
 async def measure(model_dir: Path, provider: str, quick: bool) -> dict[str, object]:
     """Runs the whole benchmark."""
     keep_freed_memory()
-    seconds, rounds = (0.5, 1) if quick else (2.0, 5)
+    # A GPU's rate hardly varies, and one that is lent is lent for minutes.
+    seconds, load_seconds, rounds = (0.2, 0.5, 1) if quick else (0.25, 1.0, 3)
     engines = ENGINES if provider == "tensorrt" else None
     overrides = {"provider": provider, "model_dirs": [model_dir], "tensorrt_cache_dir": engines}
     settings = load_settings(EmbedderSettings, **overrides)
@@ -132,6 +161,7 @@ async def measure(model_dir: Path, provider: str, quick: bool) -> dict[str, obje
         seconds=seconds,
     )
     callers = CALLERS[provider][:2] if quick else CALLERS[provider]
+    processes = PROCESSES[provider][:1] if quick else PROCESSES[provider]
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="vitrine-bench-") as scratch:
         folder, images = Path(scratch), Path(scratch) / "images"
@@ -141,16 +171,17 @@ async def measure(model_dir: Path, provider: str, quick: bool) -> dict[str, obje
         decode = {
             n: median([decode_rate(settings, card, files, n, seconds) for _ in range(rounds)]) for n in (1, cores)
         }
-        bare: list[float] = []
-        loads: list[dict[int, dict[str, float]]] = []
-        for _ in range(rounds):
-            bare.append(bare_loop(model, settings, files, 2 * seconds))
-            loads.append(await under_load(environment, folder, images, model.dim, callers, 2 * seconds))
-    service = {
-        count: {key: median([load[count][key] for load in loads]) for key in ("per_s", "p50_ms", "p99_ms")}
-        for count in callers
-    }
-    best = [max(each["per_s"] for each in load.values()) for load in loads]
+        bare = [bare_loop(model, settings, files, load_seconds) for _ in range(rounds)]
+        services = Services(environment, folder, images, model.dim, max(callers))
+        loads: dict[int, list[dict[int, dict[str, float]]]] = {}
+        beside: list[dict[str, float]] = []
+        for count in processes:
+            async with services.running(count) as running:
+                loads[count] = [
+                    {each: await running.closed(each, load_seconds) for each in callers} for _ in range(rounds)
+                ]
+                if count == 1:
+                    beside = [await running.beside_bulk(BESIDE_BULK, load_seconds) for _ in range(rounds)]
     return {
         "benchmark": "gpu",
         "provider": provider,
@@ -165,9 +196,20 @@ async def measure(model_dir: Path, provider: str, quick: bool) -> dict[str, obje
         "decode_per_s": decode,
         "decode_over_model": round(decode[cores] / max(rate for each in rates.values() for rate in each.values()), 3),
         "bare_per_s": median(bare),
-        "service": service,
-        "service_over_bare": median([one / other for one, other in zip(best, bare, strict=True)], 3),
+        "service": {
+            count: {each: medians([load[each] for load in runs]) for each in callers} for count, runs in loads.items()
+        },
+        "service_over_bare": {
+            count: round(median([max(each["per_s"] for each in load.values()) for load in runs]) / median(bare), 3)
+            for count, runs in loads.items()
+        },
+        "beside_bulk": medians(beside),
     }
+
+
+def medians(runs: list[dict[str, float]]) -> dict[str, float]:
+    """Returns the median of each figure."""
+    return {key: median([run[key] for run in runs]) for key in runs[0]}
 
 
 def show(result: dict[str, object]) -> None:
@@ -183,11 +225,13 @@ def show(result: dict[str, object]) -> None:
     assert isinstance(result["unavailable"], dict)
     for label, reason in result["unavailable"].items():
         console.print(f"{label}: {reason}", highlight=False)
-    table = Table("callers", "images/s", "p50 ms", "p99 ms", title=f"service ({result['provider']})")
-    for count, each in service.items():
-        table.add_row(str(count), f"{each['per_s']:.0f}", f"{each['p50_ms']}", f"{each['p99_ms']}")
-    console.print(table)
-    for name in ("decode_per_s", "decode_over_model", "bare_per_s", "service_over_bare"):
+    for count, loads in service.items():
+        title = f"service ({result['provider']}), {count} process{'es' * (count > 1)}"
+        table = Table("callers", "images/s", "p50 ms", "p99 ms", title=title)
+        for callers, each in loads.items():
+            table.add_row(str(callers), f"{each['per_s']:.0f}", f"{each['p50_ms']}", f"{each['p99_ms']}")
+        console.print(table)
+    for name in ("decode_per_s", "decode_over_model", "bare_per_s", "service_over_bare", "beside_bulk"):
         console.print(f"{name}: {result[name]}", highlight=False)
 
 

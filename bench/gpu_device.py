@@ -50,17 +50,18 @@ def variants(settings: EmbedderSettings, model_dir: Path, engine_cache: Path) ->
         return tensorrt_provider(cuda(), engine_cache, settings.tensorrt_workspace_bytes, fp16=fp16)
 
     found = [
-        Variant("fp32 bare", "fp32", replace(cuda(), bound=False)),
+        Variant("fp32 bare", "fp32", replace(cuda(), bound=False, session_for_each_size=False)),
         Variant("fp32 bound", "fp32", cuda()),
         Variant("fp32 graphs", "fp32", cuda(cuda_graphs=True)),
         Variant("tf32 bound", "fp32", cuda(tf32=True)),
+        Variant("tf32 graphs", "fp32", cuda(tf32=True, cuda_graphs=True)),
         Variant("fp32 tensorrt", "fp32", tensorrt()),
         Variant("fp32 tensorrt, fp16 layers", "fp32", tensorrt(fp16=True)),
     ]
     if "fp16" in copies:
         found += [
-            Variant("fp16 bound", "fp16", cuda()),
-            Variant("fp16 graphs", "fp16", cuda(cuda_graphs=True)),
+            Variant("fp16 bound", "fp16", cuda(fp16=True)),
+            Variant("fp16 graphs", "fp16", cuda(fp16=True, cuda_graphs=True)),
             Variant("fp16 tensorrt", "fp16", tensorrt()),
         ]
     return found

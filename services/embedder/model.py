@@ -121,7 +121,7 @@ class EmbeddingModel:
         outputs = self.card.outputs
         return Session(
             self.folder / self.card.model.file,
-            chosen_provider(self._settings),
+            chosen_provider(self._settings, self.card.precision),
             threads,
             spinning=spinning,
             batch_sizes=batch_sizes(self._settings.resolved_max_batch),

@@ -21,6 +21,7 @@ from models.card import load_card
 from services.embedder.session import Session, chosen_provider, cpu_provider, cuda_provider, tensorrt_provider
 from services.embedder.session.engines import with_engines
 from services.embedder.session.opening import check_placement, open_session, session_options
+from services.embedder.session.providers import share_of_memory
 from services.embedder.settings import EmbedderSettings
 from services.runtime.server import StartError
 from services.runtime.settings import SettingsError, load_settings
@@ -33,6 +34,8 @@ CUDA_OPTIONS = {
     "gpu_mem_limit": str(2**31),
     "do_copy_in_default_stream": "1",
     "use_tf32": "0",
+    "prefer_nhwc": "0",
+    "fuse_conv_bias": "0",
     "enable_cuda_graph": "0",
 }
 SIZES = (1, 2, 4)
@@ -137,9 +140,9 @@ def test_callers_of_bound_memory_take_turns_on_one_thread(tiny_model, monkeypatc
     ran_on = []
     real = onnxruntime.InferenceSession.run_with_iobinding
 
-    def note(self, binding, options):
+    def note(self, binding):
         ran_on.append(threading.current_thread().name)
-        return real(self, binding, options)
+        return real(self, binding)
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", note)
     batches = [pictures(SIZES[seed % 3], seed) for seed in range(24)]
@@ -152,20 +155,37 @@ def test_callers_of_bound_memory_take_turns_on_one_thread(tiny_model, monkeypatc
     assert set(ran_on) == {"cpu0_0"}
 
 
-def test_each_batch_size_is_a_graph_of_its_own(tiny_model, monkeypatch):
-    """Recording needs a GPU; that each size asks for its own recording does not."""
-    bound = open_bound(tiny_model, cuda_graphs=True)
-    asked = []
+@pytest.mark.parametrize(("for_each_size", "sessions"), [(True, 3), (False, 1)])
+def test_each_batch_size_has_a_session_where_another_size_would_cost_it_its_plans(
+    tiny_model, monkeypatch, for_each_size, sessions
+):
+    bound = open_bound(tiny_model, session_for_each_size=for_each_size)
+    ran = []
     real = onnxruntime.InferenceSession.run_with_iobinding
 
-    def note(self, binding, options):
-        asked.append(options.get_run_config_entry("gpu_graph_id"))
-        return real(self, binding, options)
+    def note(self, binding):
+        ran.append(self)
+        return real(self, binding)
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", note)
+    plain = Session(tiny_model / "model.onnx", cpu_provider(), 1, **names(tiny_model))
     for size in (4, 1, 2, 1, 4):
-        bound.run(pictures(size))
-    assert asked == ["3", "1", "2", "1", "3"]
+        batch = pictures(size, size)
+        np.testing.assert_array_equal(bound.run(batch).embeddings, plain.run(batch).embeddings)
+    assert len(set(map(id, ran))) == sessions
+    assert ran[0] is ran[4]
+    assert ran[1] is ran[3]
+
+
+def test_sessions_share_out_the_bound_on_memory():
+    sizes = (1, 2, 4, 8, 16, 32)
+    whole = cuda_provider(0, 2**32)
+    shares = [int(share_of_memory(whole, size, sizes).options["gpu_mem_limit"]) for size in sizes]
+    assert shares[0] == shares[1] == shares[2] == 2**32 * 4 // 68
+    assert shares[5] == 2 * shares[4] == 4 * shares[3] == 8 * shares[2]
+    assert 2**32 - len(sizes) <= sum(shares) <= 2**32
+    assert share_of_memory(whole, 7, (7,)) == whole
+    assert share_of_memory(cpu_provider(), 1, sizes) == cpu_provider()
 
 
 @pytest.mark.parametrize(("graphs", "most"), [(True, 1), (False, 2)])
@@ -176,14 +196,14 @@ def test_sessions_that_record_graphs_take_turns_with_each_other(tiny_model, monk
     together = threading.Event()
     real = onnxruntime.InferenceSession.run_with_iobinding
 
-    def note(self, binding, options):
+    def note(self, binding):
         running.append(self)
         seen.append(len(running))
         if len(running) == 2:
             together.set()
         together.wait(0.2 if graphs else 20)  # time for the other to come in, if it is let
         running.remove(self)
-        return real(self, binding, options)
+        return real(self, binding)
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", note)
     with ThreadPoolExecutor(2) as pool:
@@ -227,7 +247,7 @@ def test_a_bound_session_that_is_dropped_takes_its_thread_along(tiny_model):
     bound = open_bound(tiny_model)
     bound.run(pictures(1))
     (thread,) = set(threading.enumerate()) - before
-    inner = weakref.ref(bound._bound.session)
+    inner = weakref.ref(bound._bound._places[1].session)
     del bound
     gc.collect()
     thread.join(20)
@@ -242,17 +262,21 @@ def test_the_cuda_options_keep_warm_up_short_and_memory_bounded():
     provider = cuda_provider(device_id=3, gpu_mem_limit_bytes=2**31)
     assert (provider.name, provider.options) == ("CUDAExecutionProvider", CUDA_OPTIONS)
     assert (provider.device, provider.device_id, provider.bound, provider.cuda_graphs) == ("cuda", 3, True, False)
+    assert provider.session_for_each_size
 
 
 @pytest.mark.parametrize("tf32", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("cuda_graphs", [False, True])
-def test_every_cuda_setting_reaches_its_option(tf32, cuda_graphs):
+def test_every_cuda_setting_reaches_its_option(tf32, precision, cuda_graphs):
     settings = EmbedderSettings(
         provider="cuda", device_id=3, gpu_mem_limit_bytes=2**31, tf32=tf32, cuda_graphs=cuda_graphs
     )
-    provider = chosen_provider(settings)
+    provider = chosen_provider(settings, precision)
     assert provider.options == CUDA_OPTIONS | {
         "use_tf32": str(int(tf32)),
+        "prefer_nhwc": str(int(tf32 or precision == "fp16")),
+        "fuse_conv_bias": str(int(precision == "fp16")),
         "enable_cuda_graph": str(int(cuda_graphs)),
     }
     assert provider.cuda_graphs == cuda_graphs

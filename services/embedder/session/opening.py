@@ -19,6 +19,7 @@ from services.runtime.server import StartError
 log = structlog.get_logger()
 
 _ERRORS_ONLY = 3
+_NOTHING = 4
 # Where the time of a CNN goes. Arithmetic on shapes may stay on the CPU: that is where shapes live.
 _HEAVY = frozenset(
     {
@@ -79,6 +80,9 @@ def open_session(model: Path, provider: Provider, options: Any, batch_sizes: Seq
         )
     if provider.name != CPU:
         check_placement(model, provider, session)
+        # What fails is raised. What it calls errors from here on is one line, past our log's format, for each plan that
+        # cuDNN offers and then does not support, until one is found.
+        ort.set_default_logger_severity(_NOTHING)
     return session
 
 
@@ -135,6 +139,7 @@ def _for_a_look() -> Any:
 @functools.cache
 def _preload_libraries() -> None:
     """Loads CUDA, cuDNN and TensorRT from the packages that bring them, so that no LD_LIBRARY_PATH is needed."""
+    ort.set_default_logger_severity(_ERRORS_ONLY)
     if hasattr(ort, "preload_dlls"):  # since 1.21
         ort.preload_dlls()
     try:

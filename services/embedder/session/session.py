@@ -65,8 +65,8 @@ class Session:
         self._names = [name for name in (embedding_name, logits_name, attention_name) if name]
         self._input = input_name
 
-        def start() -> Any:
-            session = open_session(model, provider, session_options(intra_op_threads, spinning), batch_sizes)
+        def start(provider: Provider, sizes: Sequence[int]) -> Any:
+            session = open_session(model, provider, session_options(intra_op_threads, spinning), sizes)
             _check_promises(model, session, input_name, self._names)
             return session
 
@@ -76,10 +76,10 @@ class Session:
                 self._bound = BoundRunner(start, provider, self._names, batch_sizes)
             except ValueError as error:
                 raise StartError(f"{model}: {error}") from error
-            self._session = self._bound.session
+            self.provider = self._bound.provider
         else:
-            self._session = start()
-        self.provider: str = self._session.get_providers()[0]
+            self._session = start(provider, batch_sizes)
+            self.provider = self._session.get_providers()[0]
 
     def run(self, pixels: NDArray[np.uint8]) -> Outputs:
         """Runs one batch of uint8 [n, height, width, 3]; any number of threads may call it at once.
