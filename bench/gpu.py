@@ -4,7 +4,8 @@ Prints images per second by batch size for every way to run the model that this 
 feed, and the service under closed loops next to the same work in a bare loop in one process. The last line is one JSON
 object:
 
-    images_per_s        by variant and batch size: pixels in memory to vectors in memory, one caller
+    images_per_s        by variant and batch size: pixels in memory to vectors in memory, one caller; `bare` is ONNX
+                        Runtime as it comes: one session for all sizes, so each first batch of a size plans anew
     unavailable         variants that cannot run here, and why
     decode_per_s        640-pixel JPEG files decoded, on one thread and on all cores: no GPU is fed faster than that
     decode_over_model   the latter over the model's best rate; below 1, the decoders are the limit
@@ -25,26 +26,22 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Self
 
 import onnxruntime
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.table import Table
 
-from bench.embedder.child import Child
 from bench.embedder.images import make_images, read_images
 from bench.gpu_device import bare_loop, decode_rate, rates_by_batch, variants
-from bench.statistics import median, percentile_ms
+from bench.gpu_service import Services
+from bench.statistics import median
 from services.embedder.gpu import watch_gpu
 from services.embedder.memory import keep_freed_memory
 from services.embedder.model import EmbeddingModel
 from services.embedder.settings import EmbedderSettings
-from services.local.stack import ROOT, Ports
-from services.local.supervisor import ProcessSpec, Supervisor
+from services.local.stack import ROOT
 from services.runtime.logs import configure_logs
 from services.runtime.settings import load_settings
 
@@ -55,84 +52,6 @@ BESIDE_BULK = 4
 ENGINES = ROOT / ".vitrine" / "tensorrt"
 
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
-
-
-class Services:
-    """Embedders side by side on one GPU, each a process of its own, and processes that load them."""
-
-    def __init__(self, environment: dict[str, str], folder: Path, images: Path, dim: int, callers: int) -> None:
-        """`callers`: the most there will be; nobody is to be refused, as what is asked is how fast, not how many."""
-        room = str(max(64, 2 * callers))
-        self._environment = environment | {
-            # Every image reaches the model.
-            "VITRINE_EMBEDDER_CACHE_MEMORY_BYTES": "0",
-            "VITRINE_EMBEDDER_INTERACTIVE_QUEUE_ITEMS": room,
-            "VITRINE_EMBEDDER_INTERACTIVE_QUEUE_BYTES": str(2**32),
-            "VITRINE_EMBEDDER_INTERACTIVE_QUEUE_SECONDS": "60",
-            "VITRINE_EMBEDDER_MAX_CONCURRENT_RPCS": room,
-        }
-        self._folder = folder
-        self._target = {"images": str(images), "dim": dim}
-        self._addresses: list[str] = []
-        self._clients: list[Child] = []
-
-    @asynccontextmanager
-    async def running(self, count: int) -> AsyncIterator[Self]:
-        """Starts `count` embedders; TensorRT may have engines to build."""
-        async with AsyncExitStack() as stack:
-            supervisor = await stack.enter_async_context(Supervisor(ROOT, self._folder / "logs", start_timeout=1800.0))
-            specs = [self._spec(f"embedder-{number}", count) for number in range(count)]
-            await supervisor.start(*specs)
-            self._addresses = [spec.address for spec in specs]
-            # One Python process cannot ask as fast as a GPU answers.
-            self._clients = [
-                await stack.enter_async_context(Child("bench.embedder.load", self._folder / f"load-{number}.log"))
-                for number in range(max(count + 1, (os.cpu_count() or 1) // 4))
-            ]
-            yield self
-
-    def _spec(self, name: str, count: int) -> ProcessSpec:
-        ports = Ports.free(0)
-        settings = {
-            "VITRINE_EMBEDDER_PORT": str(ports.embedder),
-            "VITRINE_EMBEDDER_METRICS_PORT": str(ports.metrics[ports.embedder]),
-            "VITRINE_EMBEDDER_DECODE_THREADS": str(max(1, (os.cpu_count() or 1) // count)),
-        }
-        address = f"127.0.0.1:{ports.embedder}"
-        return ProcessSpec(name, "services.embedder", address, settings | self._environment)
-
-    async def closed(self, callers: int, seconds: float) -> dict[str, float]:
-        """Returns throughput and latency of callers that send the next image when its answer is there."""
-        clients = self._clients[: max(1, len(self._clients) - 1)]
-        shares = [len(range(number, callers, len(clients))) for number in range(len(clients))]
-        answers = await asyncio.gather(
-            *(
-                self._do(number, mode="closed", protocol="lean-grpc", callers=share, seconds=seconds, warm_seconds=0.3)
-                for number, share in enumerate(shares)
-                if share
-            )
-        )
-        refused = {code: number for answer in answers for code, number in answer["refused"].items()}
-        if refused:
-            raise RuntimeError(f"{callers} callers were refused: {refused}")
-        latencies = [each for answer in answers for each in answer["latencies"]]
-        return {
-            "per_s": sum(answer["per_s"] for answer in answers),
-            "p50_ms": percentile_ms(latencies, 50),
-            "p99_ms": percentile_ms(latencies, 99),
-        }
-
-    async def beside_bulk(self, callers: int, seconds: float) -> dict[str, float]:
-        """Returns the same while a bulk stream runs at full speed, and what the stream got."""
-        stream = asyncio.create_task(
-            self._do(len(self._clients) - 1, mode="stream", protocol="grpc", seconds=seconds + 1.5)
-        )
-        await asyncio.sleep(0.25)
-        return {**await self.closed(callers, seconds), "bulk_per_s": (await stream)["per_s"]}
-
-    async def _do(self, number: int, **job: Any) -> dict[str, Any]:
-        address = self._addresses[number % len(self._addresses)]
-        return await self._clients[number].do(address=address, **self._target, **job)
 
 
 async def measure(model_dir: Path, provider: str, quick: bool) -> dict[str, object]:
@@ -224,7 +143,7 @@ def show(result: dict[str, object]) -> None:
     console.print(table)
     assert isinstance(result["unavailable"], dict)
     for label, reason in result["unavailable"].items():
-        console.print(f"{label}: {reason}", highlight=False)
+        console.print(f"{label}: {reason.strip()}", highlight=False)
     for count, loads in service.items():
         title = f"service ({result['provider']}), {count} process{'es' * (count > 1)}"
         table = Table("callers", "images/s", "p50 ms", "p99 ms", title=title)

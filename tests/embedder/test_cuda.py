@@ -78,7 +78,7 @@ def test_sessions_with_recordings_side_by_side_get_their_own_answers(lite_model,
 
 
 def test_an_arena_that_is_too_small_fails_at_the_largest_batch_and_not_the_smallest(lite_model):
-    session = on_gpu(lite_model, arena=2**28, sizes=(1, 512))
+    session = on_gpu(lite_model, arena=2**30, sizes=(1, 512))
     assert session.run(pictures(1, 0)).embeddings.shape == (1, 1280)
     with pytest.raises(Exception, match=r"(?i)memory|arena|alloc"):
         session.run(pictures(512, 0))
