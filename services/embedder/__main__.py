@@ -8,6 +8,7 @@ import grpc
 import structlog
 
 from services.embedder.cache.cache import VectorCache
+from services.embedder.cores import queue_up
 from services.embedder.gpu import GpuMetrics, watch_gpu
 from services.embedder.health import HealthMonitor
 from services.embedder.memory import keep_freed_memory
@@ -15,7 +16,6 @@ from services.embedder.registry import ModelRegistry
 from services.embedder.service import EmbedderServicer
 from services.embedder.settings import EmbedderSettings
 from services.runtime.server import Lifecycle, run
-from services.runtime.turns import queue_up
 from vitrine.shards import ShardSet
 from vitrine.v1 import embedder_pb2_grpc
 

@@ -28,6 +28,8 @@ _SETTLE_SECONDS = 2.0
 _SWITCH_SECONDS = 0.0005
 # Of threads whose work nobody waits for; the builder, which must keep up, has 10.
 _LEISURE_NICENESS = 15
+# How long a thread keeps its core from the others (decision 0023).
+_TURN_SECONDS = 0.001
 
 
 class IndexerApplication:
@@ -92,5 +94,5 @@ def indexer_application(settings: IndexerSettings) -> Application:
 
         return MilvusApplication(settings)
     # Before gRPC starts its threads: searches, the event loop and who reads its sockets let each other finish.
-    queue_up()
+    queue_up(_TURN_SECONDS)
     return IndexerApplication(settings)

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from services.indexer.manifest import SegmentEntry
 from services.indexer.schema import checksum_of_vector, connect
 from services.indexer.segments import write_segment
+from services.runtime.turns import stand_aside
 
 _NICENESS = 10
 
@@ -93,7 +94,7 @@ def build(job: BuildJob, report: Callable[[int], None]) -> BuildAnswer:
 
 def main() -> None:
     """Serves jobs until standard input ends."""
-    os.nice(_NICENESS)
+    stand_aside(_NICENESS)
     # Whatever a library prints must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)

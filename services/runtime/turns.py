@@ -13,25 +13,35 @@ import structlog
 
 log = structlog.get_logger()
 
-# How long a thread that queues up runs before it is another's turn (Linux 6.12 and later; the default is about 3 ms).
-# Measured on two cores under an event loop and two threads that infer: shorter turns mean more of them, each with cold
-# caches; with 100 ms the event loop is late with new work.
-_TURN_SECONDS = 0.02
+# The shortest turn that Linux gives.
+_SHORTEST_SECONDS = 0.0001
 
 # sched_setattr(2), which glibc has no function for, and its structure: size, policy, flags, nice, priority, runtime.
 _SETATTR_CALLS = {"x86_64": 314, "aarch64": 274}
 _ATTRIBUTES = struct.Struct("=IIQiIQQQ")
 
 
-def queue_up() -> None:
+def queue_up(turn_seconds: float) -> None:
     """Makes this thread, and those that it starts from now on, wait for a core's next turn instead of interrupting.
 
     A call wakes threads ten times; every third time the scheduler would otherwise take the core from whoever is at
-    work, and its caches with it (SCHED_BATCH, sched(7)). What is woken together then also runs together, and for longer
-    at a time. Nothing changes where there is no such policy, or it is forbidden.
+    work, and its caches with it (SCHED_BATCH, sched(7)). What is woken together then also runs together, for
+    `turn_seconds` at a time (Linux 6.12 and later; the usual is about 3 ms). Nothing changes where there is no such
+    policy, or it is forbidden. Processes inherit it too: see `stand_aside`.
     """
     if sys.platform == "linux":
-        set_policy(threading.get_native_id(), os.SCHED_BATCH)
+        set_policy(threading.get_native_id(), os.SCHED_BATCH, turn_seconds)
+
+
+def stand_aside(niceness: int) -> None:
+    """Makes this process, at its start, one that computes in the background: nice, and in the shortest turns.
+
+    Nobody who queues up takes a core before its turn ends: behind a background process that inherited long turns,
+    everybody waits for one.
+    """
+    os.nice(niceness)
+    if sys.platform == "linux":
+        set_policy(threading.get_native_id(), os.SCHED_OTHER, _SHORTEST_SECONDS)
 
 
 def step_back(niceness: int) -> None:
@@ -40,13 +50,13 @@ def step_back(niceness: int) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
-def set_policy(thread: int, policy: int) -> None:
-    """Sets the scheduling policy of a thread, by its native id, where that is allowed; Linux only.
+def set_policy(thread: int, policy: int, turn_seconds: float = 0.0) -> None:
+    """Sets the scheduling policy of a thread, by its native id, and the length of its turns, 0: the usual one.
 
-    Its turns are long with SCHED_BATCH, where the system knows how, and usual ones with any other.
+    Linux only. Where the system knows no turns it sets the policy alone, and where that is forbidden nothing.
     """
     try:
-        if not _set_attributes(thread, policy, _TURN_SECONDS if policy == os.SCHED_BATCH else 0.0):
+        if not _set_attributes(thread, policy, turn_seconds):
             os.sched_setscheduler(thread, policy, os.sched_param(0))
     except OSError as error:  # forbidden, or the thread has ended
         log.debug("scheduling policy not set", thread=thread, error=str(error))

@@ -5,11 +5,13 @@ import os
 import platform
 import re
 import struct
+import subprocess
 import sys
 import threading
 
 import pytest
 
+from services.local.stack import ROOT
 from services.runtime import turns
 from services.runtime.turns import queue_up, set_policy
 
@@ -42,12 +44,12 @@ def turn():
     return layout.unpack(buffer.raw)[5] / 1e9
 
 
-def test_who_queues_up_and_those_it_starts_take_long_turns_until_told_otherwise():
+def test_who_queues_up_and_those_it_starts_take_turns_of_that_length_until_told_otherwise():
     usual = in_thread(seen)[2]
 
     def work():
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
-        queue_up()
+        queue_up(0.02)
         queued, started = seen(), in_thread(seen)
         set_policy(threading.get_native_id(), os.SCHED_OTHER)
         return queued, started, seen()
@@ -59,11 +61,25 @@ def test_who_queues_up_and_those_it_starts_take_long_turns_until_told_otherwise(
         assert usual < 0.02
 
 
+def test_a_process_that_stands_aside_inherits_no_turns():
+    code = (
+        "import sys; from services.runtime.turns import stand_aside; stand_aside(7);"
+        "from tests.runtime.test_turns import in_thread, seen; print([seen(), in_thread(seen)])"
+    )
+
+    def work():
+        queue_up(0.02)
+        return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    turn = 0.0001 if KNOWS_TURNS else None
+    assert in_thread(work).strip() == str([(os.SCHED_OTHER, 7, turn)] * 2)
+
+
 def test_a_machine_whose_system_call_is_not_known_still_has_the_policy(monkeypatch):
     monkeypatch.setattr(turns, "_SETATTR_CALLS", {})
 
     def work():
-        queue_up()
+        queue_up(0.02)
         return os.sched_getscheduler(0)
 
     assert in_thread(work) == os.SCHED_BATCH
