@@ -20,6 +20,7 @@ from queue import SimpleQueue
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from services.indexer.leftovers import Leftovers
 from services.indexer.manifest import SegmentEntry
 from services.indexer.schema import checksum_of_vector, connect
 from services.indexer.segments import write_segment
@@ -106,13 +107,16 @@ def main() -> None:
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
+    leftovers = Leftovers()
+    leftovers.start()
     while True:
         line = jobs.get()
         try:
-            answer = build(
-                BuildJob.model_validate(json.loads(line)),
-                lambda rows: print(BuildAnswer(progress=rows).model_dump_json(), file=answers),
-            )
+            with leftovers.job():
+                answer = build(
+                    BuildJob.model_validate(json.loads(line)),
+                    lambda rows: print(BuildAnswer(progress=rows).model_dump_json(), file=answers),
+                )
         except Exception as error:  # the server decides what to do about it; this process goes on
             answer = BuildAnswer(error=f"{type(error).__name__}: {error}")
         print(answer.model_dump_json(), file=answers)

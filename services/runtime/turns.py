@@ -8,6 +8,7 @@ import platform
 import struct
 import sys
 import threading
+from pathlib import Path
 
 import structlog
 
@@ -42,6 +43,37 @@ def stand_aside(niceness: int) -> None:
     os.nice(niceness)
     if sys.platform == "linux":
         set_policy(threading.get_native_id(), os.SCHED_OTHER, _SHORTEST_SECONDS)
+
+
+def may_leave_idle() -> bool:
+    """Returns whether a thread of this process that runs SCHED_IDLE may change its mind.
+
+    That takes the right to its niceness (CAP_SYS_NICE, or RLIMIT_NICE): without it SCHED_IDLE is for good.
+    """
+    if sys.platform != "linux":
+        return False
+    answers: list[bool] = []
+
+    def there_and_back() -> None:
+        try:
+            for policy in (os.SCHED_IDLE, os.SCHED_OTHER):
+                os.sched_setscheduler(0, policy, os.sched_param(0))
+        except OSError:
+            answers.append(False)
+        else:
+            answers.append(True)
+
+    thread = threading.Thread(target=there_and_back)
+    thread.start()
+    thread.join()
+    return answers[0]
+
+
+def set_policy_of_all(policy: int) -> None:
+    """Sets the policy of every thread of this process, which stands aside; Linux only."""
+    if sys.platform == "linux":
+        for task in Path("/proc/self/task").iterdir():
+            set_policy(int(task.name), policy, _SHORTEST_SECONDS)
 
 
 def step_back(niceness: int) -> None:

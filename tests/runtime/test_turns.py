@@ -63,16 +63,37 @@ def test_who_queues_up_and_those_it_starts_take_turns_of_that_length_until_told_
 
 def test_a_process_that_stands_aside_inherits_no_turns():
     code = (
-        "import sys; from services.runtime.turns import stand_aside; stand_aside(7);"
-        "from tests.runtime.test_turns import in_thread, seen; print([seen(), in_thread(seen)])"
+        "import os, threading; from services.runtime.turns import set_policy_of_all, stand_aside; stand_aside(7);"
+        "from tests.runtime.test_turns import in_thread, seen; print([seen(), in_thread(seen)]);"
+        "set_policy_of_all(os.SCHED_BATCH); print([seen()])"
     )
 
     def work():
         queue_up(0.02)
-        return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.splitlines()
 
     turn = 0.0001 if KNOWS_TURNS else None
-    assert in_thread(work).strip() == str([(os.SCHED_OTHER, 7, turn)] * 2)
+    assert in_thread(work) == [str([(os.SCHED_OTHER, 7, turn)] * 2), str([(os.SCHED_BATCH, 7, turn)])]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_idling_is_for_good_for_who_has_no_right_to_its_niceness():
+    code = "import os, resource; from services.runtime.turns import may_leave_idle; {}; print(os.nice(10), may_leave_idle())"
+
+    def told(become):
+        command = [sys.executable, "-c", code.format(become)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+
+    assert told("pass") == ["10", "True"]
+    lock = "resource.setrlimit(resource.RLIMIT_NICE, (0, 0)); os.setuid(65534)"
+    assert told(lock) == ["10", "False"]
 
 
 def test_a_machine_whose_system_call_is_not_known_still_has_the_policy(monkeypatch):
