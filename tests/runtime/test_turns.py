@@ -85,7 +85,10 @@ def test_a_process_that_stands_aside_inherits_no_turns():
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_idling_is_for_good_for_who_has_no_right_to_its_niceness():
-    code = "import os, resource; from services.runtime.turns import may_leave_idle; {}; print(os.nice(10), may_leave_idle())"
+    code = (
+        "import os, resource; from services.runtime.turns import may_leave_idle; {};"
+        "print(os.nice(10), may_leave_idle())"
+    )
 
     def told(become):
         command = [sys.executable, "-c", code.format(become)]
