@@ -50,7 +50,7 @@ def variants(settings: EmbedderSettings, model_dir: Path, engine_cache: Path) ->
         return tensorrt_provider(cuda(), engine_cache, settings.tensorrt_workspace_bytes, fp16=fp16)
 
     found = [
-        Variant("fp32 bare", "fp32", replace(cuda(), bound=False, session_for_each_size=False)),
+        Variant("fp32 bare", "fp32", replace(cuda(), bound=False)),
         Variant("fp32 bound", "fp32", cuda()),
         Variant("fp32 graphs", "fp32", cuda(cuda_graphs=True)),
         Variant("tf32 bound", "fp32", cuda(tf32=True)),

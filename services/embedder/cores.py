@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from contextlib import suppress
-from pathlib import Path
 
 from services.runtime import turns
 
@@ -59,12 +57,4 @@ class Turns:
 
     def _let_interrupt(self, allowed: bool) -> None:
         policy, turn = (os.SCHED_OTHER, 0.0) if allowed else (os.SCHED_BATCH, _TURN_SECONDS)
-        for task in Path("/proc/self/task").iterdir():
-            _set_policy(int(task.name), policy, turn)
-
-
-def _set_policy(thread: int, policy: int, turn_seconds: float) -> None:
-    """Sets it for any thread but a lane."""
-    with suppress(OSError):  # the thread has ended
-        if os.getpriority(os.PRIO_PROCESS, thread) < _LANE_NICENESS:
-            turns.set_policy(thread, policy, turn_seconds)
+        turns.set_policy_of_all(policy, turn, spared_niceness=_LANE_NICENESS)

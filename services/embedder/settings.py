@@ -45,8 +45,8 @@ class EmbedderSettings(PeerSettings):
         4 * 2**30,
         ge=256 * _MIB,
         le=2**40,
-        description="Most GPU memory the CUDA arena of a model may take; cuda and tensorrt. Too low fails large "
-        "batches.",
+        description="Most GPU memory the CUDA arenas of a model may take, which its batch sizes share out; cuda and "
+        "tensorrt. Too low fails the start.",
     )
     tf32: bool = Field(
         False,

@@ -7,12 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from services.runtime import turns
 
 # Of one core, over a look's length: with less a shard whose cores are all busy would never get its graphs.
 _TOO_LITTLE = 0.1
 _LOOK_SECONDS = 1.0
+
+_of_this_process = partial(turns.set_policy_of_all, turn_seconds=turns.SHORTEST_SECONDS)
 
 
 class Leftovers:
@@ -26,7 +29,7 @@ class Leftovers:
 
     def __init__(
         self,
-        set_policy: Callable[[int], None] = turns.set_policy_of_all,
+        set_policy: Callable[[int], None] = _of_this_process,
         clock: Callable[[], float] = time.monotonic,
         spent: Callable[[], float] = time.process_time,
     ) -> None:
@@ -34,6 +37,7 @@ class Leftovers:
         self._set_policy = set_policy
         self._clock = clock
         self._spent = spent
+        self._lock = threading.Lock()  # a look must not insist for a job that is just done
         self._working = False
         self._insists = False
         self._last = (clock(), spent())
@@ -41,15 +45,17 @@ class Leftovers:
     @contextmanager
     def job(self) -> Iterator[None]:
         """A job is at hand."""
-        self._last = (self._clock(), self._spent())
-        self._working = True
+        with self._lock:
+            self._last = (self._clock(), self._spent())
+            self._working = True
         try:
             yield
         finally:
-            self._working = False
-            if self._insists:
-                self._insists = False
-                self._set_policy(os.SCHED_IDLE)
+            with self._lock:
+                self._working = False
+                if self._insists:
+                    self._insists = False
+                    self._set_policy(os.SCHED_IDLE)
 
     def start(self) -> None:
         """Begins to live on leftovers where that is allowed, and to look every second."""
@@ -64,13 +70,10 @@ class Leftovers:
 
     def look(self) -> None:
         """Insists where the job had too little since the last look."""
-        (then, had), (now, has) = self._last, (self._clock(), self._spent())
-        self._last = (now, has)
-        if (
-            self._working
-            and not self._insists
-            and now - then >= _LOOK_SECONDS
-            and has - had < _TOO_LITTLE * (now - then)
-        ):
-            self._insists = True
-            self._set_policy(os.SCHED_OTHER)
+        with self._lock:
+            (then, had), (now, has) = self._last, (self._clock(), self._spent())
+            self._last = (now, has)
+            starves = now - then >= _LOOK_SECONDS and has - had < _TOO_LITTLE * (now - then)
+            if self._working and starves and not self._insists:
+                self._insists = True
+                self._set_policy(os.SCHED_OTHER)

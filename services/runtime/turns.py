@@ -8,14 +8,16 @@ import platform
 import struct
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
 log = structlog.get_logger()
 
-# The shortest turn that Linux gives.
-_SHORTEST_SECONDS = 0.0001
+SHORTEST_SECONDS = 0.0001
+"""The shortest turn that Linux gives."""
 
 # sched_setattr(2), which glibc has no function for, and its structure: size, policy, flags, nice, priority, runtime.
 _SETATTR_CALLS = {"x86_64": 314, "aarch64": 274}
@@ -42,7 +44,7 @@ def stand_aside(niceness: int) -> None:
     """
     os.nice(niceness)
     if sys.platform == "linux":
-        set_policy(threading.get_native_id(), os.SCHED_OTHER, _SHORTEST_SECONDS)
+        set_policy(threading.get_native_id(), os.SCHED_OTHER, SHORTEST_SECONDS)
 
 
 def may_leave_idle() -> bool:
@@ -52,28 +54,26 @@ def may_leave_idle() -> bool:
     """
     if sys.platform != "linux":
         return False
-    answers: list[bool] = []
 
     def there_and_back() -> None:
+        for policy in (os.SCHED_IDLE, os.SCHED_OTHER):
+            os.sched_setscheduler(0, policy, os.sched_param(0))
+
+    with ThreadPoolExecutor(1) as thread:
         try:
-            for policy in (os.SCHED_IDLE, os.SCHED_OTHER):
-                os.sched_setscheduler(0, policy, os.sched_param(0))
+            thread.submit(there_and_back).result()
         except OSError:
-            answers.append(False)
-        else:
-            answers.append(True)
-
-    thread = threading.Thread(target=there_and_back)
-    thread.start()
-    thread.join()
-    return answers[0]
+            return False
+    return True
 
 
-def set_policy_of_all(policy: int) -> None:
-    """Sets the policy of every thread of this process, which stands aside; Linux only."""
+def set_policy_of_all(policy: int, turn_seconds: float, spared_niceness: int = 20) -> None:
+    """Sets policy and turns, as `set_policy`, of this process's threads but those that are so nice or nicer."""
     if sys.platform == "linux":
         for task in Path("/proc/self/task").iterdir():
-            set_policy(int(task.name), policy, _SHORTEST_SECONDS)
+            with suppress(OSError):  # the thread has ended
+                if os.getpriority(os.PRIO_PROCESS, int(task.name)) < spared_niceness:
+                    set_policy(int(task.name), policy, turn_seconds)
 
 
 def step_back(niceness: int) -> None:

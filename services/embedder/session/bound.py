@@ -67,7 +67,6 @@ class BoundRunner:
                 }
 
         self._places = self._thread.submit(prepare).result()
-        self.provider: str = self._places[sizes[-1]].session.get_providers()[0]
         self._output_names = tuple(output_names)
 
     def run(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:

@@ -76,10 +76,9 @@ class Session:
                 self._bound = BoundRunner(start, provider, self._names, batch_sizes)
             except ValueError as error:
                 raise StartError(f"{model}: {error}") from error
-            self.provider = self._bound.provider
         else:
             self._session = start(provider, batch_sizes)
-            self.provider = self._session.get_providers()[0]
+        self.provider = provider.name  # no session opens on another
 
     def run(self, pixels: NDArray[np.uint8]) -> Outputs:
         """Runs one batch of uint8 [n, height, width, 3]; any number of threads may call it at once.
