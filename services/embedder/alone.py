@@ -13,17 +13,20 @@ from numpy.typing import NDArray
 from services.embedder.session import Outputs, Session
 
 # A session over all cores must be clearly faster to be used.
-_WORTH_IT = 1.1
+_CLEARLY_FASTER = 1.1
 # The median of so many runs does not mind that a few were disturbed.
 _REMEMBERED = 9
 _TRIED_AGAIN = 256
+# After a start, and after a try that speaks against what is believed: that was chance, or every image loses by it.
+_DOUBTED_AGAIN = 8
 
 
 class Alone:
     """Two sessions of one model, over all cores and over fewer.
 
     How they compare at start says little where a machine is busy with other starts, and would hold until the next one.
-    So it is measured on: of every 256 images one goes through the session that was slower lately.
+    So it is measured on: of every 256 images one goes through the session that was slower lately; of every eight while
+    what comes of it speaks against what is believed.
     """
 
     def __init__(
@@ -41,19 +44,32 @@ class Alone:
         self._wide_seconds = deque([wide_seconds], _REMEMBERED)
         self._narrow_seconds = deque([narrow_seconds], _REMEMBERED)
         self._clock = clock
-        self._runs = 0
+        self._until_try = _DOUBTED_AGAIN
 
     @property
     def wide_is_faster(self) -> bool:
         """Whether images get all cores at present."""
-        return statistics.median(self._narrow_seconds) >= _WORTH_IT * statistics.median(self._wide_seconds)
+        return _worth_it(statistics.median(self._wide_seconds), statistics.median(self._narrow_seconds))
 
     def run(self, pixels: NDArray[np.uint8]) -> Outputs:
         """Runs one image, uint8 [1, h, w, 3]; blocks, without the GIL."""
-        self._runs += 1
-        wide = self.wide_is_faster != (self._runs % _TRIED_AGAIN == 0)
+        believed = self.wide_is_faster
+        self._until_try -= 1
+        if self._until_try > 0:
+            return self._timed(believed, pixels)
+        outputs = self._timed(not believed, pixels)
+        wide, narrow = statistics.median(self._wide_seconds), statistics.median(self._narrow_seconds)
+        says = _worth_it(wide, self._narrow_seconds[-1]) if believed else _worth_it(self._wide_seconds[-1], narrow)
+        self._until_try = _TRIED_AGAIN if says == believed else _DOUBTED_AGAIN
+        return outputs
+
+    def _timed(self, wide: bool, pixels: NDArray[np.uint8]) -> Outputs:
         session, seconds = (self.wide, self._wide_seconds) if wide else (self._narrow, self._narrow_seconds)
         began = self._clock()
         outputs = session.run(pixels)
         seconds.append(self._clock() - began)
         return outputs
+
+
+def _worth_it(wide_seconds: float, narrow_seconds: float) -> bool:
+    return narrow_seconds >= _CLEARLY_FASTER * wide_seconds
