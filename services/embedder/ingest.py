@@ -129,7 +129,7 @@ class Ingestion:
         response.generation = result.generation
 
     async def _embed(self, image: embedder_pb2.ImageInput) -> Embedded:
-        with await self._pipeline.admit(self._pipeline.passes([image]), len(image.data), self._caller):
+        with await self._pipeline.admit([image], self._caller):
             return await self._pipeline.embed(ImageFile.of(image), self._caller, with_classes=self._most_tags > 0)
 
     def _writer(self, key: common_pb2.PointKey) -> ShardWriter:

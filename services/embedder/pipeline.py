@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -177,18 +177,20 @@ class Pipeline:
         self.lanes.close()
         self._model.close()
 
-    def passes(self, images: Iterable[embedder_pb2.ImageInput]) -> int:
-        """Returns how many times the model may have to run for these images: the places they take in a queue."""
-        return sum(1 + (self._model.finds_subjects and image.subject == _CROP) for image in images)
+    async def admit(self, images: Sequence[embedder_pb2.ImageInput], caller: Caller) -> Held:
+        """Takes room for images, a place for each time that the model may have to run for one.
 
-    async def admit(self, passes: int, size: int, caller: Caller) -> Held:
-        """Takes room for images of `size` bytes in all: bulk work waits for it, interactive work does not.
+        Bulk work waits for it, interactive work does not.
 
         Raises:
             OverloadedError: The interactive queue is full.
         """
         gate = self._gates[caller.priority]
-        size += passes * self._input_bytes
+        passes = len(images)
+        if self._model.finds_subjects:
+            passes += sum(image.subject == _CROP for image in images)
+        # Not the length of its data, which would copy them.
+        size = sum(image.ByteSize() for image in images) + passes * self._input_bytes
         if caller.priority is Priority.BULK:
             began = time.perf_counter()
             await gate.enter(passes, size, caller.name)

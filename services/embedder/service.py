@@ -47,7 +47,7 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServicer):
         with_classes = request.top_tags > 0
         with self._models.find(request.model) as served:
             pipeline, model = served.pipeline, served.model
-            with await pipeline.admit(pipeline.passes(images), sum(len(image.data) for image in images), caller):
+            with await pipeline.admit(images, caller):
                 files = [ImageFile.of(image) for image in images]
                 if len(files) == 1:
                     answers = [await pipeline.embed(files[0], caller, with_classes=with_classes)]
@@ -80,7 +80,7 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServicer):
                 try:
                     _check_top_tags(request.top_tags)
                     image, pipeline = request.image, served.pipeline
-                    with await pipeline.admit(pipeline.passes([image]), len(image.data), caller):
+                    with await pipeline.admit([image], caller):
                         file = ImageFile.of(image)
                         answer = await pipeline.embed(file, caller, with_classes=request.top_tags > 0)
                     result = _result(answer, served.model, request.top_tags)
