@@ -11,6 +11,7 @@ import grpc
 from services.indexer import metrics
 from services.indexer.builds import BuildService
 from services.indexer.canary import Canary
+from services.indexer.courtesy import Courtesy, searches_beside
 from services.indexer.disk import DiskMetrics
 from services.indexer.layout import DataDir
 from services.indexer.registry import Registry
@@ -40,7 +41,8 @@ class IndexerApplication:
     def __init__(self, settings: IndexerSettings) -> None:
         self._settings = settings
         self._threads = ThreadPoolExecutor(settings.resolved_search_threads, "search")
-        self._builds = BuildService()
+        self._courtesy = Courtesy(searches_beside(settings.resolved_build_threads))
+        self._builds = BuildService(self._courtesy)
         self._texts = TextFeeder(settings.text_job_seconds) if settings.text_index else None
         # A look at all vectors takes a core for tens of milliseconds: searches and the event loop come first.
         self._leisure = ThreadPoolExecutor(1, "canary", initializer=step_back, initargs=(_LEISURE_NICENESS,))
@@ -66,7 +68,10 @@ class IndexerApplication:
         if self._texts is not None:
             self._texts.start()
         indexer_pb2_grpc.add_IndexerServicer_to_server(
-            IndexerServicer(self._registry, self._threads, self._canary, self._settings, lifecycle.draining), server
+            IndexerServicer(
+                self._registry, self._threads, self._canary, self._courtesy, self._settings, lifecycle.draining
+            ),
+            server,
         )
 
     async def stop(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -24,9 +25,7 @@ from services.indexer.leftovers import Leftovers
 from services.indexer.manifest import SegmentEntry
 from services.indexer.schema import checksum_of_vector, connect
 from services.indexer.segments import write_segment
-from services.runtime.turns import stand_aside
-
-_NICENESS = 10
+from services.runtime.parents import end_with_parent
 
 
 class BuildJob(BaseModel):
@@ -95,11 +94,14 @@ def build(job: BuildJob, report: Callable[[int], None]) -> BuildAnswer:
 
 def main() -> None:
     """Serves jobs until standard input ends."""
-    stand_aside(_NICENESS)
+    end_with_parent(signal.SIGKILL)  # which may have stopped it (`Courtesy`)
     # Whatever a library prints must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     jobs: SimpleQueue[str] = SimpleQueue()
+
+    def report(rows: int) -> None:
+        print(BuildAnswer(progress=rows).model_dump_json(), file=answers)
 
     def read() -> None:
         for line in sys.stdin:
@@ -113,10 +115,8 @@ def main() -> None:
         line = jobs.get()
         try:
             with leftovers.job():
-                answer = build(
-                    BuildJob.model_validate(json.loads(line)),
-                    lambda rows: print(BuildAnswer(progress=rows).model_dump_json(), file=answers),
-                )
+                report(0)
+                answer = build(BuildJob.model_validate(json.loads(line)), report)
         except Exception as error:  # the server decides what to do about it; this process goes on
             answer = BuildAnswer(error=f"{type(error).__name__}: {error}")
         print(answer.model_dump_json(), file=answers)

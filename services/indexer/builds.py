@@ -12,7 +12,9 @@ import structlog
 from services.indexer import metrics
 from services.indexer.builder import BuildAnswer, BuildJob
 from services.indexer.companion import Companion, CompanionError
+from services.indexer.courtesy import Courtesy
 
+_NICENESS = 10
 _FIRST_RETRY_SECONDS = 1.0
 _LAST_RETRY_SECONDS = 60.0
 
@@ -49,12 +51,14 @@ class Source(Protocol):
 class BuildService:
     """Runs builds one after the other in one builder process, which it starts when there is something to build."""
 
-    def __init__(self) -> None:
+    def __init__(self, courtesy: Courtesy) -> None:
+        """`courtesy` stops the builder for searches."""
+        self._courtesy = courtesy
         self._sources: list[Source] = []
         self._wake = asyncio.Event()
         self._held: dict[str, dict[str, float]] = {}  # by collection and unit: not before this time of the loop
         self._attempts: dict[tuple[str, str], int] = {}
-        self._builder = Companion("services.indexer.builder", "builder process")
+        self._builder = Companion("services.indexer.builder", "builder process", _NICENESS)
         self._worker: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -151,8 +155,11 @@ class BuildService:
     async def _ask(self, job: BuildJob) -> BuildAnswer:
         try:
             await self._builder.say(job)
-            while (answer := await self._builder.hear(BuildAnswer)).progress is not None:
-                metrics.BUILT_POINTS.set(answer.progress)
+            answer = await self._builder.hear(BuildAnswer)  # now it has begun, and ends if this process does
+            with self._courtesy.work(self._builder.pause, self._builder.resume):
+                while answer.progress is not None:
+                    metrics.BUILT_POINTS.set(answer.progress)
+                    answer = await self._builder.hear(BuildAnswer)
         except CompanionError as error:
             raise BuildError(str(error)) from None
         if answer.error is not None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
+from contextlib import suppress
 from typing import TypeVar
 
 import structlog
 from pydantic import BaseModel, ValidationError
+
+from services.runtime.turns import put_aside
 
 _LINE_BYTES = 2**20
 
@@ -24,10 +28,11 @@ class CompanionError(Exception):
 class Companion:
     """Starts the process when there is something to say to it."""
 
-    def __init__(self, module: str, name: str) -> None:
+    def __init__(self, module: str, name: str, niceness: int) -> None:
         """`module` is what Python runs, `name` what people call it."""
         self._module = module
         self._name = name
+        self._niceness = niceness
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -73,12 +78,27 @@ class Companion:
             await self.end()
             raise CompanionError(f"the {self._name} answered nonsense: {error}") from None
 
+    def pause(self) -> None:
+        """Stops the process where it is, until `resume`. It must end with its parent, which takes Linux."""
+        if sys.platform == "linux":
+            self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets it go on."""
+        if sys.platform == "linux":
+            self._signal(signal.SIGCONT)
+
     async def end(self) -> None:
         """Kills it: whatever it had not finished must be as if it had not begun."""
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
             process.kill()
             await process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(number)
 
     async def _running(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
@@ -93,5 +113,6 @@ class Companion:
                 limit=_LINE_BYTES,
                 start_new_session=True,  # Ctrl-C is the server's to handle
             )
+            put_aside(self._process.pid, self._niceness)
             log.info(f"{self._name} started", pid=self._process.pid)
         return self._process

@@ -97,6 +97,9 @@ BUILDING_POINTS = Gauge("vitrine_indexer_building_points", "Points of the segmen
 BUILT_POINTS = Gauge("vitrine_indexer_built_points", "Points of the segment being built that are in its graph so far.")
 DEAD_ROWS = Gauge("vitrine_indexer_dead_rows", "Rows of segments whose point is gone.", _COLLECTION)
 BUILD_FAILURES = Counter("vitrine_indexer_build_failures", "Segment builds that failed and are tried again.")
+BUILDER_STOPPED_SECONDS = Counter(
+    "vitrine_indexer_builder_stopped_seconds", "Time that the builder stood still because searches needed its core."
+)
 BUILDS_WAITING = Gauge("vitrine_indexer_builds_waiting", "Full blocks that no segment replaces yet.", _COLLECTION)
 SEGMENT_LOAD_SECONDS = Histogram("vitrine_indexer_segment_load_seconds", "Time to load one segment.", buckets=_FAST)
 DAMAGED_SEGMENTS = Counter("vitrine_indexer_damaged_segments", "Segments set aside and rebuilt.")

@@ -15,6 +15,7 @@ from services.indexer import metrics
 from services.indexer.answering import join_parts
 from services.indexer.canary import Canary
 from services.indexer.collection import Collection
+from services.indexer.courtesy import Courtesy
 from services.indexer.gathering import QUERIES_PER_TURN, QUIET_ROUNDS, Gathering, SearchJob
 from services.indexer.queries import check_count, read_filter, read_queries
 from services.indexer.reading import get_points, scan_page
@@ -54,6 +55,7 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
         registry: Registry,
         threads: Executor,
         canary: Canary,
+        courtesy: Courtesy,
         settings: IndexerSettings,
         draining: asyncio.Event,
     ) -> None:
@@ -61,6 +63,7 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
         self._threads = threads
         self._searches = Gathering(threads, settings.resolved_search_threads, QUIET_ROUNDS)
         self._canary = canary
+        self._courtesy = courtesy
         self._settings = settings
         self._draining = draining
 
@@ -154,10 +157,11 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
             )
             for start in range(0, len(queries), QUERIES_PER_TURN)
         ]
-        if len(jobs) == 1:
-            parts = [await self._searches.answer(jobs[0])]
-        else:
-            parts = await asyncio.gather(*(self._searches.answer(job) for job in jobs))
+        with self._courtesy:
+            if len(jobs) == 1:
+                parts = [await self._searches.answer(jobs[0])]
+            else:
+                parts = await asyncio.gather(*(self._searches.answer(job) for job in jobs))
         response = join_parts(parts, waited if request.min_generation else None)
         response.generation = snapshot.generation
         response.points = snapshot.points
@@ -192,7 +196,8 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
                 submitted=time.perf_counter(),
             )
             try:
-                response = await self._in_thread(work)
+                with self._courtesy:
+                    response = await self._in_thread(work)
             except DamagedLexiconError as error:
                 collection.damaged_text(lexicon, error)
             else:

@@ -30,21 +30,22 @@ def queue_up(turn_seconds: float) -> None:
     A call wakes threads ten times; every third time the scheduler would otherwise take the core from whoever is at
     work, and its caches with it (SCHED_BATCH, sched(7)). What is woken together then also runs together, for
     `turn_seconds` at a time (Linux 6.12 and later; the usual is about 3 ms). Nothing changes where there is no such
-    policy, or it is forbidden. Processes inherit it too: see `stand_aside`.
+    policy, or it is forbidden. Processes inherit it too: see `put_aside`.
     """
     if sys.platform == "linux":
         set_policy(threading.get_native_id(), os.SCHED_BATCH, turn_seconds)
 
 
-def stand_aside(niceness: int) -> None:
-    """Makes this process, at its start, one that computes in the background: nice, and in the shortest turns.
+def put_aside(process: int, niceness: int) -> None:
+    """Makes a process that was just started one that computes in the background: nice, and in the shortest turns.
 
     Nobody who queues up takes a core before its turn ends: behind a background process that inherited long turns,
-    everybody waits for one.
+    everybody waits for one. For the parent to do, as loading its modules is half a second of work.
     """
-    os.nice(niceness)
-    if sys.platform == "linux":
-        set_policy(threading.get_native_id(), os.SCHED_OTHER, SHORTEST_SECONDS)
+    with suppress(ProcessLookupError):
+        os.setpriority(os.PRIO_PROCESS, process, niceness)
+        if sys.platform == "linux":
+            set_policy(process, os.SCHED_OTHER, SHORTEST_SECONDS)
 
 
 def may_leave_idle() -> bool:

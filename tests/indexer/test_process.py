@@ -13,6 +13,7 @@ import pytest
 
 from services.local.supervisor import ProcessDiedError
 from tests.indexer.shard import Shard, point, random_vectors
+from tests.watching import sample
 from vitrine.v1 import indexer_pb2
 
 
@@ -119,10 +120,15 @@ async def test_a_builder_that_dies_is_noticed_and_the_build_is_done_again(shard)
 
 async def test_helper_processes_do_not_outlive_a_killed_shard(shard):
     vectors = random_vectors(4_000, 64)
-    async with shard(segment_points=4_000) as running:
+    async with shard(segment_points=4_000, build_threads=os.cpu_count()) as running:
         await running.create(dim=64, ef_construction=2_000, m=64)
         await running.store([point(f"p{i}", "i", vector) for i, vector in enumerate(vectors)])
         children = [await running.child(f"services.indexer.{name}") for name in ("builder", "text.process")]
+        if sys.platform == "linux":
+            async with asyncio.timeout(30):  # searches stop the builder where it and they want every core
+                while not await sample(running.metrics_port, "vitrine_indexer_builder_stopped_seconds_total"):
+                    await running.search(vectors[7], k=1)
+            children[0].suspend()  # and that may be when the shard is killed
         await running.kill()
         gone, alive = await asyncio.to_thread(psutil.wait_procs, children, 30)
         assert (len(gone), alive) == (2, [])

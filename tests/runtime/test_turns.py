@@ -63,7 +63,7 @@ def test_who_queues_up_and_those_it_starts_take_turns_of_that_length_until_told_
 
 def test_a_process_that_stands_aside_inherits_no_turns():
     code = (
-        "import os; from services.runtime.turns import set_policy_of_all, stand_aside; stand_aside(7);"
+        "import os; from services.runtime.turns import put_aside, set_policy_of_all; put_aside(os.getpid(), 7);"
         "from tests.runtime.test_turns import in_thread, seen; print([seen(), in_thread(seen)]);"
         "set_policy_of_all(os.SCHED_BATCH, 0.0001); print([seen()])"
     )

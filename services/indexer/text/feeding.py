@@ -14,6 +14,7 @@ from services.indexer.text.index import TextIndex
 from services.indexer.text.lexicon import LexiconReader
 from services.indexer.text.process import TextAnswer, TextJob
 
+_NICENESS = 5
 _FIRST_RETRY_SECONDS = 0.5
 _LAST_RETRY_SECONDS = 30.0
 _SETTLE_STEP_SECONDS = 0.01
@@ -37,7 +38,7 @@ class TextFeeder:
         self._closing = False
         self._held: dict[TextIndex, tuple[int, float]] = {}  # attempts, and not before this time of the loop
         self._wake = asyncio.Event()
-        self._feeder = Companion("services.indexer.text.process", "text process")
+        self._feeder = Companion("services.indexer.text.process", "text process", _NICENESS)
         self._worker: asyncio.Task[None] | None = None
 
     def start(self) -> None:

@@ -26,9 +26,7 @@ from services.indexer.schema import connect
 from services.indexer.store import Reader
 from services.indexer.text.document import Document
 from services.indexer.text.lexicon import DamagedLexiconError, LexiconWriter
-from services.runtime.turns import stand_aside
 
-_NICENESS = 5
 _SUFFIX = ".db"
 _POINTS_OF_A_SLICE = 2_000
 _MOST_OPEN = 64
@@ -184,7 +182,6 @@ def _differing(truth: Mapping[str, Document | None], known: Mapping[str, bytes])
 
 def main() -> None:
     """Serves jobs until standard input ends."""
-    stand_aside(_NICENESS)
     # Whatever a library prints must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)

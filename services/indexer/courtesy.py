@@ -1,0 +1,121 @@
+"""The builder stands still while searches need its core."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Protocol
+
+from services.indexer import metrics
+
+# Longer than most searches, and short against what shows in an answer.
+_LONGEST_SECONDS = 0.02
+# Of every 25 ms it has at least these: with less it would never catch up with what is written.
+_LEAST_SECONDS = 0.005
+
+
+class Timer(Protocol):
+    """What `call_later` returns."""
+
+    def cancel(self) -> None:
+        """Lets it never happen."""
+
+
+def searches_beside(build_threads: int) -> int:
+    """Returns how many searches have a core each beside the builder and the event loop."""
+    return max(0, len(os.sched_getaffinity(0)) - build_threads - 1)
+
+
+class Courtesy:
+    """Stops a process that works in the background while more than `beside` searches are in flight.
+
+    Policies and niceness (see `Leftovers`) are not enough: threads that queue up for one core are not given the other
+    one as long as a process runs there, however little it matters, because Linux does not look for an idle core in a
+    machine that is nearly busy, and one busy with SCHED_IDLE counts as busy in that (docs/decisions/0024). A process
+    that is stopped runs nowhere. No stop lasts longer than 20 ms, and 5 ms of work come after one that did.
+
+    For one event loop; `with courtesy:` around each search.
+    """
+
+    def __init__(
+        self,
+        beside: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        later: Callable[[float, Callable[[], None]], Timer] | None = None,
+    ) -> None:
+        """Tests bring their own `clock` and `later`, the loop's `call_later`."""
+        self._beside = beside
+        self._clock = clock
+        self._later = later
+        self._searches = 0
+        self._pause: Callable[[], None] | None = None
+        self._resume: Callable[[], None] | None = None
+        self._stopped_at: float | None = None
+        self._not_before = 0.0
+        self._timer: Timer | None = None
+
+    def __enter__(self) -> None:
+        self._searches += 1
+        self._look()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._searches -= 1
+        self._look()
+
+    @contextmanager
+    def work(self, pause: Callable[[], None], resume: Callable[[], None]) -> Iterator[None]:
+        """The process works: it may be paused, and is resumed in the end."""
+        self._pause, self._resume = pause, resume
+        self._look()
+        try:
+            yield
+        finally:
+            self._go_on()
+            self._cancel()
+            self._pause = self._resume = None
+
+    def _look(self) -> None:
+        if self._pause is None:
+            return
+        if self._searches <= self._beside:
+            self._go_on()
+            self._cancel()
+        elif self._stopped_at is None and self._timer is None:
+            now = self._clock()
+            if now >= self._not_before:
+                self._pause()
+                self._stopped_at = now
+                self._timer = self._call_later(_LONGEST_SECONDS, self._long_enough)
+            else:
+                self._timer = self._call_later(self._not_before - now, self._again)
+
+    def _long_enough(self) -> None:
+        self._timer = None
+        self._go_on()
+        self._not_before = self._clock() + _LEAST_SECONDS
+        self._look()
+
+    def _again(self) -> None:
+        self._timer = None
+        self._look()
+
+    def _go_on(self) -> None:
+        if self._stopped_at is not None and self._resume is not None:
+            self._resume()
+            metrics.BUILDER_STOPPED_SECONDS.inc(self._clock() - self._stopped_at)
+            self._stopped_at = None
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _call_later(self, seconds: float, function: Callable[[], None]) -> Timer:
+        return (self._later or asyncio.get_running_loop().call_later)(seconds, function)

@@ -1,0 +1,119 @@
+"""The builder stands still for searches, not for long, and not for ever."""
+
+import heapq
+import itertools
+from contextlib import contextmanager
+
+import pytest
+
+from services.indexer.courtesy import Courtesy, searches_beside
+
+
+class Machine:
+    """A clock, its timers, and when a process worked."""
+
+    def __init__(self, beside=0):
+        self.now = 0.0
+        self._timers = []
+        self._number = itertools.count()
+        self.heard = []
+        self.courtesy = Courtesy(beside, clock=lambda: self.now, later=self._later)
+
+    def _later(self, seconds, function):
+        timer = Timer()
+        heapq.heappush(self._timers, (self.now + seconds, next(self._number), timer, function))
+        return timer
+
+    @contextmanager
+    def working(self):
+        def note(what):
+            self.heard.append((what, round(self.now * 1000)))
+
+        with self.courtesy.work(lambda: note("stop"), lambda: note("go")):
+            yield
+
+    def wait(self, milliseconds):
+        end = self.now + milliseconds / 1000
+        while self._timers and self._timers[0][0] <= end:
+            self.now, _, timer, function = heapq.heappop(self._timers)
+            if not timer.cancelled:
+                function()
+        self.now = end
+
+
+class Timer:
+    cancelled = False
+
+    def cancel(self):
+        self.cancelled = True
+
+
+def test_a_search_stops_it_for_as_long_as_it_takes():
+    machine = Machine()
+    with machine.working():
+        machine.wait(3)
+        with machine.courtesy:
+            machine.wait(7)
+        machine.wait(50)
+        with machine.courtesy:
+            machine.wait(1)
+    assert machine.heard == [("stop", 3), ("go", 10), ("stop", 60), ("go", 61)]
+
+
+def test_searches_without_end_leave_it_a_fifth():
+    machine = Machine()
+    with machine.working(), machine.courtesy:
+        machine.wait(60)
+    assert machine.heard == [("stop", 0), ("go", 20), ("stop", 25), ("go", 45), ("stop", 50), ("go", 60)]
+
+
+def test_what_it_is_owed_is_not_lost_between_searches():
+    machine = Machine()
+    with machine.working():
+        with machine.courtesy:
+            machine.wait(21)
+        with machine.courtesy:
+            machine.wait(1)
+        with machine.courtesy:
+            machine.wait(1)
+            assert machine.heard == [("stop", 0), ("go", 20)]
+            machine.wait(3)
+        assert machine.heard == [("stop", 0), ("go", 20), ("stop", 25), ("go", 26)]
+
+
+def test_it_stops_only_for_more_searches_than_have_a_core():
+    machine = Machine(beside=2)
+    with machine.working(), machine.courtesy, machine.courtesy:
+        machine.wait(1)
+        assert machine.heard == []
+        with machine.courtesy:
+            machine.wait(1)
+        machine.wait(1)
+    assert machine.heard == [("stop", 1), ("go", 2)]
+
+
+def test_a_job_begins_stopped_amid_searches_and_nobody_stops_what_does_not_work():
+    machine = Machine()
+    with machine.courtesy:
+        machine.wait(1)
+        with machine.working():
+            machine.wait(1)
+        machine.wait(30)
+    with machine.courtesy:
+        machine.wait(30)
+    assert machine.heard == [("stop", 1), ("go", 2)]
+
+
+def test_a_job_that_fails_while_stopped_leaves_nothing_stopped():
+    machine = Machine()
+    with machine.courtesy:
+        with pytest.raises(OSError, match="disk"), machine.working():
+            raise OSError("disk")
+        machine.wait(100)
+    assert machine.heard == [("stop", 0), ("go", 0)]
+
+
+@pytest.mark.parametrize(("cores", "threads", "beside"), [(1, 1, 0), (2, 1, 0), (4, 2, 1), (16, 8, 7)])
+def test_how_many_searches_have_a_core(cores, threads, beside, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
+    assert searches_beside(threads) == beside
