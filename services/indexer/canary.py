@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 
@@ -30,9 +30,11 @@ log = structlog.get_logger()
 class Canary:
     """Compares at most one search in `interval` seconds, in a thread of `threads`; 0: none."""
 
-    def __init__(self, threads: Executor, interval: float) -> None:
+    def __init__(self, threads: Executor, interval: float, give_way: Callable[[], None] = lambda: None) -> None:
+        """`give_way` is called every millisecond or two in that thread, and may take its time."""
         self._threads = threads
         self._interval = interval
+        self._give_way = give_way
         self._not_before = 0.0
         self._running: asyncio.Task[None] | None = None
 
@@ -57,7 +59,7 @@ class Canary:
     async def _compare(
         self, snapshot: Snapshot, query: Query, found: Sequence[tuple[str, float]], metric: int, name: str
     ) -> None:
-        work = partial(_compare, snapshot, query, found, metric)
+        work = partial(_compare, snapshot, query, found, metric, self._give_way)
         try:
             band, hits, wanted = await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except Exception as error:  # a defect here must not look like one of a search
@@ -67,9 +69,11 @@ class Canary:
         metrics.CANARY_FOUND.labels(name, band).inc(hits)
 
 
-def _compare(snapshot: Snapshot, query: Query, found: Sequence[tuple[str, float]], metric: int) -> tuple[str, int, int]:
+def _compare(
+    snapshot: Snapshot, query: Query, found: Sequence[tuple[str, float]], metric: int, give_way: Callable[[], None]
+) -> tuple[str, int, int]:
     """Returns the band of selectivity, how many of the exact answer's products were found, and how many there are."""
-    (exact,), _ = search(snapshot, [query], metric=metric, ef=1, exact=True, check=lambda: None)
+    (exact,), _ = search(snapshot, [query], metric=metric, ef=1, exact=True, check=give_way)
     wanted = exact[:_AT]
     if not wanted:
         return _band(snapshot, query), 0, 0

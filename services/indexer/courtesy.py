@@ -1,4 +1,4 @@
-"""The builder stands still while searches need its core."""
+"""What works in the background stands still while searches need its core."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from services.indexer import metrics
 _LONGEST_SECONDS = 0.02
 # Of every 25 ms it has at least these: with less it would never catch up with what is written.
 _LEAST_SECONDS = 0.005
+_STEP_SECONDS = 0.001
 
 
 class Timer(Protocol):
@@ -38,7 +39,7 @@ class Courtesy:
     machine that is nearly busy, and one busy with SCHED_IDLE counts as busy in that (docs/decisions/0024). A process
     that is stopped runs nowhere. No stop lasts longer than 20 ms, and 5 ms of work come after one that did.
 
-    For one event loop; `with courtesy:` around each search.
+    For one event loop, `give_way` excepted; `with courtesy:` around each search.
     """
 
     def __init__(
@@ -80,6 +81,13 @@ class Courtesy:
             self._go_on()
             self._cancel()
             self._pause = self._resume = None
+
+    def give_way(self) -> None:
+        """Holds up a thread that works in the background, for it to call every few milliseconds."""
+        for _ in range(round(_LONGEST_SECONDS / _STEP_SECONDS)):
+            if self._searches <= self._beside:
+                return
+            time.sleep(_STEP_SECONDS)
 
     def _look(self) -> None:
         if self._pause is None:

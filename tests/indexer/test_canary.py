@@ -52,13 +52,15 @@ async def test_what_an_answer_lacks_is_counted(index, threads, condition, band):
     condition = None if condition is None else AttributeFilter(parse(condition))
     query = Query(index.live[1][2].astype("float32"), 10, condition)
     ((exact,), _) = search(index.snapshot, [query], metric=COSINE, ef=1, exact=True, check=lambda: None)
+    given_way = []
     for missing in (0, 1):
         name = f"canary-{band}-{missing}"
-        canary = Canary(threads, 1_000.0)
+        canary = Canary(threads, 1_000.0, lambda: given_way.append(1))
         canary.consider(index.snapshot, query, answer(exact[missing:]), metric=COSINE, name=name)
         canary.consider(index.snapshot, query, answer([]), metric=COSINE, name=name)  # not due again so soon
         await canary._running
         assert counted(name, band) == (len(exact) - missing, len(exact))
+    assert given_way
 
 
 async def test_pages_are_left_alone_and_zero_switches_it_off(index, threads):

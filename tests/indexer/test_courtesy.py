@@ -117,3 +117,20 @@ def test_a_job_that_fails_while_stopped_leaves_nothing_stopped():
 def test_how_many_searches_have_a_core(cores, threads, beside, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
     assert searches_beside(threads) == beside
+
+
+def test_a_thread_in_the_background_waits_for_searches_and_not_for_ever(monkeypatch):
+    machine, slept = Machine(), []
+    monkeypatch.setattr("time.sleep", slept.append)
+    machine.courtesy.give_way()
+    assert slept == []
+    with machine.courtesy:
+        machine.courtesy.give_way()
+        assert sum(slept) == pytest.approx(0.02)
+        slept.clear()
+    monkeypatch.setattr(
+        "time.sleep", lambda seconds: (slept.append(seconds), machine.courtesy.__exit__(None, None, None))
+    )
+    machine.courtesy.__enter__()
+    machine.courtesy.give_way()
+    assert slept == [0.001]
