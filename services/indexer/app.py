@@ -46,7 +46,7 @@ class IndexerApplication:
         self._texts = TextFeeder(settings.text_job_seconds) if settings.text_index else None
         # A look at all vectors takes a core for tens of milliseconds: searches and the event loop come first.
         self._leisure = ThreadPoolExecutor(1, "canary", initializer=step_back, initargs=(_LEISURE_NICENESS,))
-        self._canary = Canary(self._leisure, settings.canary_seconds, self._courtesy.give_way)
+        self._canary = Canary(self._leisure, settings.canary_seconds, self._courtesy.considerate())
         self._data: DataDir | None = None
         self._registry: Registry | None = None
         self._disk: DiskMetrics | None = None

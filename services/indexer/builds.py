@@ -33,8 +33,8 @@ class Build:
     """`seal` (blocks), `merge` or `purge` (one segment without its dead rows)."""
     units: tuple[str, ...]
     job: BuildJob
-    install: Callable[[BuildAnswer], Awaitable[None]]
-    """Puts the finished segment in service; raises where it cannot."""
+    install: Callable[[BuildAnswer, Callable[[], None]], Awaitable[None]]
+    """Puts the finished segment in service, calling the second every millisecond or so; raises where it cannot."""
     discard: Callable[[], None]
     """Removes what a failed job may have left behind."""
 
@@ -120,7 +120,7 @@ class BuildService:
     async def _run(self, source: Source, build: Build) -> None:
         metrics.BUILDING_POINTS.set(build.job.rows)
         answer = await self._ask(build.job)
-        await build.install(answer)
+        await build.install(answer, self._courtesy.considerate())
         for unit in build.units:
             self._attempts.pop((source.name, unit), None)
         metrics.BUILD_SECONDS.labels(build.kind).observe(answer.seconds)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -248,7 +248,7 @@ class Collection:
             kind="seal" if run[0].fresh else "merge" if len(run) > 1 else "purge",
             units=names,
             job=job,
-            install=lambda answer: self._install(names, job.target, answer.entry),
+            install=lambda answer, give_way: self._install(names, job.target, answer.entry, give_way),
             discard=discard,
         )
 
@@ -269,7 +269,9 @@ class Collection:
             held=held,
         )
 
-    async def _install(self, names: Sequence[str], target: Path, entry: SegmentEntry | None) -> None:
+    async def _install(
+        self, names: Sequence[str], target: Path, entry: SegmentEntry | None, give_way: Callable[[], None]
+    ) -> None:
         """Loads a finished segment and lets it take the place of the units it was built from.
 
         Raises:
@@ -283,7 +285,12 @@ class Collection:
         try:
             with metrics.SEGMENT_LOAD_SECONDS.time():
                 segment = await asyncio.to_thread(
-                    load_segment, target, entry, dim=self.spec.vector.dim, metric=self.spec.vector.metric
+                    load_segment,
+                    target,
+                    entry,
+                    dim=self.spec.vector.dim,
+                    metric=self.spec.vector.metric,
+                    give_way=give_way,
                 )
             await self.writer.run(lambda: self._swap(names, segment, entry))
         except (NotFoundError, DamagedSegmentError):

@@ -16,7 +16,10 @@ from services.indexer import metrics
 _LONGEST_SECONDS = 0.02
 # Of every 25 ms it has at least these: with less it would never catch up with what is written.
 _LEAST_SECONDS = 0.005
-_STEP_SECONDS = 0.001
+# A thread goes by shorter steps, to the same end: it cannot be stopped amid one.
+_THREAD_WORKS_SECONDS = 0.001
+_THREAD_WAITS_SECONDS = 0.004
+_LOOK_SECONDS = 0.0005
 
 
 class Timer(Protocol):
@@ -39,7 +42,7 @@ class Courtesy:
     machine that is nearly busy, and one busy with SCHED_IDLE counts as busy in that (docs/decisions/0024). A process
     that is stopped runs nowhere. No stop lasts longer than 20 ms, and 5 ms of work come after one that did.
 
-    For one event loop, `give_way` excepted; `with courtesy:` around each search.
+    For one event loop; `with courtesy:` around each search.
     """
 
     def __init__(
@@ -47,11 +50,13 @@ class Courtesy:
         beside: int,
         *,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
         later: Callable[[float, Callable[[], None]], Timer] | None = None,
     ) -> None:
-        """Tests bring their own `clock` and `later`, the loop's `call_later`."""
+        """Tests bring their own `clock`, `sleep` and `later`, the loop's `call_later`."""
         self._beside = beside
         self._clock = clock
+        self._sleep = sleep
         self._later = later
         self._searches = 0
         self._pause: Callable[[], None] | None = None
@@ -82,12 +87,23 @@ class Courtesy:
             self._cancel()
             self._pause = self._resume = None
 
-    def give_way(self) -> None:
-        """Holds up a thread that works in the background, for it to call every few milliseconds."""
-        for _ in range(round(_LONGEST_SECONDS / _STEP_SECONDS)):
-            if self._searches <= self._beside:
+    def considerate(self) -> Callable[[], None]:
+        """Returns what a thread that works in the background calls every millisecond or so: it waits for searches.
+
+        Of 5 ms the thread has one at least. Each piece of work needs one of its own.
+        """
+        worked_since = self._clock()
+
+        def give_way() -> None:
+            nonlocal worked_since
+            now = self._clock()
+            if now - worked_since < _THREAD_WORKS_SECONDS:
                 return
-            time.sleep(_STEP_SECONDS)
+            while self._searches > self._beside and self._clock() - now < _THREAD_WAITS_SECONDS:
+                self._sleep(_LOOK_SECONDS)
+            worked_since = self._clock()
+
+        return give_way
 
     def _look(self) -> None:
         if self._pause is None:

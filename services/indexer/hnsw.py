@@ -7,6 +7,7 @@ Hierarchical Navigable Small World graphs", 2016.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ _SPACES: dict[int, str] = {
 _ROWS_BETWEEN_REPORTS = 4_096
 # hnswlib's own tables of labels and locks come on top of what is in the file.
 _WARMED = 1.25
+_TOUCHED_BYTES = 4 * 2**20
 # What a file holds beside hnswlib's own arrays, where its graph is one over reduced vectors.
 _MEAN, _AXES, _SPREAD = "reduction_mean", "reduction_axes", "reduction_spread"
 
@@ -41,18 +43,21 @@ class GraphShortfallError(Exception):
 class Graph:
     """A loaded, immutable graph over rows 0..count - 1."""
 
-    def __init__(self, path: Path, *, dim: int, metric: int, count: int) -> None:
+    def __init__(
+        self, path: Path, *, dim: int, metric: int, count: int, give_way: Callable[[], None] = lambda: None
+    ) -> None:
         """Loads a saved graph whose checksum was verified.
 
-        The file is read in small steps; then hnswlib copies all of it with the GIL held, 8 GB/s where the process uses
-        huge pages and about 1 GB/s elsewhere. (Its own `load_index` takes six times as long, and also holds the GIL.)
+        The file is read in small steps, with `give_way` called between them; then hnswlib copies all of it with the
+        GIL held, 8 GB/s where the process uses huge pages and about 1 GB/s elsewhere. (Its own `load_index` takes six
+        times as long, and also holds the GIL.)
 
         Raises:
             RuntimeError: It is no graph of `count` rows.
         """
         self.count = count
         try:
-            with np.load(path, allow_pickle=False) as saved:
+            with _StepByStep(path, give_way) as source, np.load(source, allow_pickle=False) as saved:
                 state = {name: saved[name] for name in saved.files}
             self._reduction = _read_reduction(state, dim)
             self.dim = self._reduction.dim if self._reduction else dim
@@ -61,7 +66,7 @@ class Graph:
                     f"{path}: {state['cur_element_count']} rows of dim {state['dim']}, expected {count} of {self.dim}"
                 )
             self._inner_product = _space(metric, self._reduction) == "ip"
-            _warm_up(int(_WARMED * sum(each.nbytes for each in state.values())))
+            _warm_up(int(_WARMED * sum(each.nbytes for each in state.values())), give_way)
             self._index = hnswlib.Index.__new__(hnswlib.Index)
             # What pickling hnswlib's indexes uses: the one way to load that does not read the file under the GIL.
             self._index.__setstate__(({name: each if each.ndim else each.item() for name, each in state.items()},))
@@ -108,6 +113,19 @@ class Graph:
             raise GraphShortfallError(str(error)) from None
         scores = (1.0 - distances if self._inner_product else -distances).astype(np.float32, copy=False)
         return list(zip(rows.astype(np.intp), scores, strict=True))
+
+
+class _StepByStep(io.FileIO):
+    """A file that calls a function whenever some of it is read: numpy reads arrays in steps of 256 KiB at most."""
+
+    def __init__(self, path: Path, between: Callable[[], None]) -> None:
+        super().__init__(path)
+        self._between = between
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Reads at most `size` bytes."""
+        self._between()
+        return super().read(-1 if size is None else size)
 
 
 def build_graph(
@@ -161,10 +179,13 @@ def _read_reduction(state: dict[str, NDArray[Any]], dim: int) -> Reduction | Non
     return Reduction(mean, axes, float(spread.item()))
 
 
-def _warm_up(size: int) -> None:
+def _warm_up(size: int, give_way: Callable[[], None]) -> None:
     """Touches as much memory as is needed next, without the GIL, and gives it back.
 
     The pages that the copy then gets are most likely the same ones. A virtual machine that had none of them so far
     takes up to 0.8 s for 200 MB (measured), which would otherwise fall into the time when the GIL is held.
     """
-    np.copyto(np.empty(size, np.uint8), 0)
+    memory = np.empty(size, np.uint8)
+    for start in range(0, size, _TOUCHED_BYTES):
+        np.copyto(memory[start : start + _TOUCHED_BYTES], 0)
+        give_way()

@@ -90,15 +90,17 @@ def write_segment(
     return SegmentEntry(name=target.name, rows=len(labels), checksums=checksums)
 
 
-def load_segment(folder: Path, entry: SegmentEntry, *, dim: int, metric: int) -> LoadedSegment:
-    """Verifies and loads a segment.
+def load_segment(
+    folder: Path, entry: SegmentEntry, *, dim: int, metric: int, give_way: Callable[[], None] = lambda: None
+) -> LoadedSegment:
+    """Verifies and loads a segment; `give_way` is called every millisecond or so, and may take its time.
 
     Raises:
         DamagedSegmentError: A file is missing or fails its checksum, or the contents do not fit together.
     """
     for name in _FILES:
         try:
-            actual = sha256_of(folder / name)
+            actual = sha256_of(folder / name, give_way)
         except OSError as error:
             raise DamagedSegmentError(f"{folder / name} cannot be read: {error.strerror}") from None
         if actual != entry.checksums.get(name):
@@ -108,7 +110,7 @@ def load_segment(folder: Path, entry: SegmentEntry, *, dim: int, metric: int) ->
     if labels.shape != (entry.rows,) or vectors.shape != (entry.rows, dim):
         raise DamagedSegmentError(f"{folder} holds other points than the manifest says")
     try:
-        graph = Graph(folder / _GRAPH, dim=dim, metric=metric, count=entry.rows)
+        graph = Graph(folder / _GRAPH, dim=dim, metric=metric, count=entry.rows, give_way=give_way)
     except RuntimeError as error:
         raise DamagedSegmentError(str(error)) from None
     return LoadedSegment(entry.name, labels, vectors, graph)

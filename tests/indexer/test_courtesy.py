@@ -17,12 +17,18 @@ class Machine:
         self._timers = []
         self._number = itertools.count()
         self.heard = []
-        self.courtesy = Courtesy(beside, clock=lambda: self.now, later=self._later)
+        self.courtesy = Courtesy(beside, clock=lambda: self.now, sleep=self._sleep, later=self._later)
 
     def _later(self, seconds, function):
         timer = Timer()
         heapq.heappush(self._timers, (self.now + seconds, next(self._number), timer, function))
         return timer
+
+    def _sleep(self, seconds):
+        self.wait(seconds * 1000)
+
+    def at(self, moment, function):
+        self._later(moment - self.now, function)
 
     @contextmanager
     def working(self):
@@ -119,18 +125,21 @@ def test_how_many_searches_have_a_core(cores, threads, beside, monkeypatch):
     assert searches_beside(threads) == beside
 
 
-def test_a_thread_in_the_background_waits_for_searches_and_not_for_ever(monkeypatch):
-    machine, slept = Machine(), []
-    monkeypatch.setattr("time.sleep", slept.append)
-    machine.courtesy.give_way()
-    assert slept == []
+def test_a_thread_in_the_background_waits_for_searches_and_not_for_long():
+    machine = Machine()
+    give_way = machine.courtesy.considerate()
+    machine.wait(3)
+    give_way()
+    assert machine.now == pytest.approx(0.003)
     with machine.courtesy:
-        machine.courtesy.give_way()
-        assert sum(slept) == pytest.approx(0.02)
-        slept.clear()
-    monkeypatch.setattr(
-        "time.sleep", lambda seconds: (slept.append(seconds), machine.courtesy.__exit__(None, None, None))
-    )
+        machine.wait(0.5)
+        give_way()
+        assert machine.now == pytest.approx(0.0035)  # has hardly done anything yet
+        machine.wait(1)
+        give_way()
+        assert machine.now == pytest.approx(0.0085)
+    machine.wait(1)
     machine.courtesy.__enter__()
-    machine.courtesy.give_way()
-    assert slept == [0.001]
+    machine.at(0.0115, lambda: machine.courtesy.__exit__(None, None, None))
+    give_way()
+    assert machine.now == pytest.approx(0.0115)
