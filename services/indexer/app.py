@@ -11,7 +11,7 @@ import grpc
 from services.indexer import metrics
 from services.indexer.builds import BuildService
 from services.indexer.canary import Canary
-from services.indexer.courtesy import Courtesy, searches_beside
+from services.indexer.courtesy import Courtesy
 from services.indexer.disk import DiskMetrics
 from services.indexer.layout import DataDir
 from services.indexer.registry import Registry
@@ -41,7 +41,7 @@ class IndexerApplication:
     def __init__(self, settings: IndexerSettings) -> None:
         self._settings = settings
         self._threads = ThreadPoolExecutor(settings.resolved_search_threads, "search")
-        self._courtesy = Courtesy(searches_beside(settings.resolved_build_threads))
+        self._courtesy = Courtesy(settings.searches_beside_builder)
         self._builds = BuildService(self._courtesy)
         self._texts = TextFeeder(settings.text_job_seconds) if settings.text_index else None
         # A look at all vectors takes a core for tens of milliseconds: searches and the event loop come first.

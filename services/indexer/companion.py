@@ -79,14 +79,12 @@ class Companion:
             raise CompanionError(f"the {self._name} answered nonsense: {error}") from None
 
     def pause(self) -> None:
-        """Stops the process where it is, until `resume`. It must end with its parent, which takes Linux."""
-        if sys.platform == "linux":
-            self._signal(signal.SIGSTOP)
+        """Stops the process where it is, until `resume`; it must be one that ends with its parent."""
+        self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Lets it go on."""
-        if sys.platform == "linux":
-            self._signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
     async def end(self) -> None:
         """Kills it: whatever it had not finished must be as if it had not begun."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Protocol
 
 from services.indexer import metrics
 
@@ -20,18 +18,6 @@ _LEAST_SECONDS = 0.005
 _THREAD_WORKS_SECONDS = 0.001
 _THREAD_WAITS_SECONDS = 0.004
 _LOOK_SECONDS = 0.0005
-
-
-class Timer(Protocol):
-    """What `call_later` returns."""
-
-    def cancel(self) -> None:
-        """Lets it never happen."""
-
-
-def searches_beside(build_threads: int) -> int:
-    """Returns how many searches have a core each beside the builder and the event loop."""
-    return max(0, len(os.sched_getaffinity(0)) - build_threads - 1)
 
 
 class Courtesy:
@@ -51,7 +37,7 @@ class Courtesy:
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
-        later: Callable[[float, Callable[[], None]], Timer] | None = None,
+        later: Callable[[float, Callable[[], None]], asyncio.TimerHandle] | None = None,
     ) -> None:
         """Tests bring their own `clock`, `sleep` and `later`, the loop's `call_later`."""
         self._beside = beside
@@ -63,7 +49,7 @@ class Courtesy:
         self._resume: Callable[[], None] | None = None
         self._stopped_at: float | None = None
         self._not_before = 0.0
-        self._timer: Timer | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> None:
         self._searches += 1
@@ -141,5 +127,5 @@ class Courtesy:
             self._timer.cancel()
             self._timer = None
 
-    def _call_later(self, seconds: float, function: Callable[[], None]) -> Timer:
+    def _call_later(self, seconds: float, function: Callable[[], None]) -> asyncio.TimerHandle:
         return (self._later or asyncio.get_running_loop().call_later)(seconds, function)

@@ -187,6 +187,11 @@ class IndexerSettings(ServiceSettings):
         return self.build_threads or max(1, _CORES // 2)
 
     @property
+    def searches_beside_builder(self) -> int:
+        """Searches that have a core each beside the builder and the event loop."""
+        return max(0, _CORES - self.resolved_build_threads - 1)
+
+    @property
     def resolved_segment_megabytes(self) -> int:
         """Size of a segment's graph at most, MiB."""
         return self.segment_megabytes or (160 if huge_pages.in_use() else 64)

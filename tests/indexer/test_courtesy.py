@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from services.indexer.courtesy import Courtesy, searches_beside
+from services.indexer.courtesy import Courtesy
+from services.indexer.settings import IndexerSettings
 
 
 class Machine:
@@ -121,8 +122,9 @@ def test_a_job_that_fails_while_stopped_leaves_nothing_stopped():
 
 @pytest.mark.parametrize(("cores", "threads", "beside"), [(1, 1, 0), (2, 1, 0), (4, 2, 1), (16, 8, 7)])
 def test_how_many_searches_have_a_core(cores, threads, beside, monkeypatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
-    assert searches_beside(threads) == beside
+    monkeypatch.setattr("services.indexer.settings._CORES", cores)
+    assert IndexerSettings().resolved_build_threads == threads
+    assert IndexerSettings().searches_beside_builder == beside
 
 
 def test_a_thread_in_the_background_waits_for_searches_and_not_for_long():
