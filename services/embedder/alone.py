@@ -58,8 +58,10 @@ class Alone:
         if self._until_try > 0:
             return self._timed(believed, pixels)
         outputs = self._timed(not believed, pixels)
-        wide, narrow = statistics.median(self._wide_seconds), statistics.median(self._narrow_seconds)
-        says = _worth_it(wide, self._narrow_seconds[-1]) if believed else _worth_it(self._wide_seconds[-1], narrow)
+        if believed:
+            says = _worth_it(statistics.median(self._wide_seconds), self._narrow_seconds[-1])
+        else:
+            says = _worth_it(self._wide_seconds[-1], statistics.median(self._narrow_seconds))
         self._until_try = _TRIED_AGAIN if says == believed else _DOUBTED_AGAIN
         return outputs
 

@@ -12,6 +12,8 @@ from vitrine.vectors import FloatArray
 
 # Fits the second-level cache of a core.
 _PICKED_BYTES = 2**20
+# Takes a millisecond or two to read.
+_SCANNED_BYTES = 8 * 2**20
 
 
 class Squares:
@@ -34,33 +36,57 @@ class Squares:
         return self._values[:length]
 
 
-def fast_scores(queries: FloatArray, vectors: FloatArray, metric: int, squares: Callable[[], FloatArray]) -> FloatArray:
+def fast_scores(
+    queries: FloatArray,
+    vectors: FloatArray,
+    metric: int,
+    squares: Callable[[], FloatArray],
+    check: Callable[[], None] = lambda: None,
+) -> FloatArray:
     """Returns scores of shape [q, n] for queries [q, dim] and vectors [n, dim], right to float32 rounding.
 
-    `squares` gives the squared lengths of the vectors, shape [n]; only some metrics ask for them.
+    `squares` gives the squared lengths of the vectors, shape [n]; only some metrics ask for them. `check` is called
+    every millisecond or two of a long scan; it raises to give up.
 
     The last bits depend on where a vector stands in its array, so equal vectors may differ there; `slack` says by how
     much at most, and `fair_scores` removes it.
     """
-    return _from_products(queries @ vectors.T, queries, metric, squares)
+    step = _rows_in(_SCANNED_BYTES, vectors)
+    if len(vectors) <= step:
+        return _from_products(queries @ vectors.T, queries, metric, squares)
+    products: FloatArray = np.empty((len(queries), len(vectors)), np.float32)
+    for start in range(0, len(vectors), step):
+        check()
+        products[:, start : start + step] = queries @ vectors[start : start + step].T
+    return _from_products(products, queries, metric, squares)
 
 
 def picked_scores(
-    queries: FloatArray, vectors: FloatArray, rows: Rows, metric: int, squares: Callable[[], FloatArray]
+    queries: FloatArray,
+    vectors: FloatArray,
+    rows: Rows,
+    metric: int,
+    squares: Callable[[], FloatArray],
+    check: Callable[[], None] = lambda: None,
 ) -> FloatArray:
     """Returns what `fast_scores` does for `vectors[rows]`; `squares` gives those of all vectors.
 
     A few rows at a time, into the same memory: a copy of all of them would take as long as scoring them.
     """
     products: FloatArray = np.empty((len(queries), len(rows)), np.float32)
-    step = max(1, _PICKED_BYTES // vectors[:1].nbytes)
+    step = _rows_in(_PICKED_BYTES, vectors)
     buffer = np.empty((min(step, len(rows)), vectors.shape[1]), np.float32)
     for start in range(0, len(rows), step):
+        check()
         part = rows[start : start + step]
         # With "raise" numpy would fill another buffer first.
         picked = np.take(vectors, part, axis=0, out=buffer[: len(part)], mode="clip")
         products[:, start : start + len(part)] = queries @ picked.T
     return _from_products(products, queries, metric, lambda: squares()[rows])
+
+
+def _rows_in(size: int, vectors: FloatArray) -> int:
+    return max(1, size // (vectors.shape[1] * vectors.itemsize))
 
 
 def _from_products(

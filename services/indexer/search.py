@@ -15,7 +15,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 
@@ -45,8 +44,6 @@ _SCATTERED = 2
 _LOOKS_PER_PRODUCT = 1.6
 _WALKED_PER_LOOK = 1.5
 _EDGE = 8
-# Looking at so many rows takes a millisecond or two, and then whoever waits is asked whether it still does.
-_SCANNED_BYTES = 8 * 2**20
 
 
 @dataclass(slots=True)
@@ -286,35 +283,18 @@ def _walk(view: View, searches: Sequence[_Search], beam: int, stages: Stages) ->
 def _scan(view: View, searches: Sequence[_Search], matching: Mask | None, stages: Stages) -> None:
     """Looks at all live rows, or at those of `matching`."""
     started = time.perf_counter()
-    queries = _vectors(searches)
+    queries, first = _vectors(searches), searches[0]
     mask = view.live if matching is None else matching
     count = int(np.count_nonzero(mask))
     rows = None if count == view.length else np.flatnonzero(mask)
     if rows is None or count * _SCATTERED >= view.length:  # cheaper to look at all of them, side by side
-        scores = _all_scores(queries, view, searches[0])
+        scores = fast_scores(queries, view.vectors, first.metric, view.squares, first.check)
         scores = scores if rows is None else scores[:, rows]
     else:
-        scores = picked_scores(queries, view.vectors, rows, searches[0].metric, view.squares)
+        scores = picked_scores(queries, view.vectors, rows, first.metric, view.squares, first.check)
     for each, own in zip(searches, scores, strict=True):
         each.take_scan(view, own, rows)
     stages.add("scan", started)
-
-
-def _all_scores(queries: FloatArray, view: View, search: _Search) -> FloatArray:
-    """Returns the scores of all rows of a view for queries of shape [q, dim]; shape [q, rows]."""
-    step = max(1, _SCANNED_BYTES // view.vectors[:1].nbytes)
-    if len(view.vectors) <= step:
-        return fast_scores(queries, view.vectors, search.metric, view.squares)
-    scores = np.empty((len(queries), len(view.vectors)), np.float32)
-    for start in range(0, len(view.vectors), step):
-        part = slice(start, start + step)
-        search.check()
-        scores[:, part] = fast_scores(queries, view.vectors[part], search.metric, partial(_squares, view, part))
-    return scores
-
-
-def _squares(view: View, part: slice) -> FloatArray:
-    return view.squares()[part]
 
 
 def _vectors(searches: Sequence[_Search]) -> FloatArray:

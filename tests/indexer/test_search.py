@@ -164,20 +164,24 @@ QUERIES = np.random.default_rng(99).normal(size=(6, DIM))
 
 @pytest.mark.parametrize("metric", [COSINE, L2, INNER])
 def test_a_long_scan_asks_between_its_parts_whether_it_is_still_wanted(tmp_path, metric, monkeypatch):
-    monkeypatch.setattr("services.indexer.search._SCANNED_BYTES", 7 * DIM * 4)
+    for name in ("_SCANNED_BYTES", "_PICKED_BYTES"):
+        monkeypatch.setattr(f"services.indexer.scoring.{name}", 7 * DIM * 4)
     index, asked = Index(tmp_path, capacity=300, metric=metric), []
     for number, vector in enumerate(random_vectors(100, DIM)):
-        index.add(f"p{number}", "i", vector)
+        index.add(f"p{number}", "i", vector, n=number)
     vectors = random_vectors(3, DIM, seed=7)
     expect(index.search(vectors, 10), [index.brute_force(each, 10) for each in vectors])
+    few = AttributeFilter(parse("n < 45"))
 
     def check():
         asked.append(len(asked))
         if len(asked) == 5:
             raise TimeoutError
 
-    with pytest.raises(TimeoutError):
-        search(index.snapshot, [Query(vectors[0], 10)], metric=metric, ef=64, exact=True, check=check)
+    for query in (Query(vectors[0], 10), Query(vectors[0], 10, few)):
+        asked.clear()
+        with pytest.raises(TimeoutError):
+            search(index.snapshot, [query], metric=metric, ef=64, exact=True, check=check)
 
 
 @pytest.mark.parametrize("k", [1, 10, 1_000])
