@@ -86,7 +86,7 @@ def picked_scores(
 
 
 def _rows_in(size: int, vectors: FloatArray) -> int:
-    return max(1, size // (vectors.shape[1] * vectors.itemsize))
+    return max(1, size // (int(vectors.shape[1]) * vectors.itemsize))
 
 
 def _from_products(
