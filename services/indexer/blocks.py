@@ -17,6 +17,7 @@ from services.indexer.columns import Mask, Rows, Table
 from services.indexer.hnsw import Graph
 from services.indexer.records import Record
 from services.indexer.scoring import Squares
+from services.indexer.sketch import Sketch, Sketcher
 from vitrine.vectors import FloatArray
 
 Labels: TypeAlias = NDArray[np.int64]
@@ -38,6 +39,8 @@ class Unit(NamedTuple):
     vectors: FloatArray
     graph: Graph | None
     squares: Squares
+    sketch: Sketch | None
+    """Where it pays, and axes for it are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class View:
 class Block:
     """A unit being filled, with room for `capacity` rows."""
 
-    def __init__(self, name: str, capacity: int, dim: int) -> None:
+    def __init__(self, name: str, capacity: int, dim: int, sketcher: Sketcher | None) -> None:
         self.capacity = capacity
         vectors = np.empty((capacity, dim), np.float32)
         self._unit = Unit(
@@ -113,6 +116,7 @@ class Block:
             vectors=vectors,
             graph=None,
             squares=Squares(vectors),
+            sketch=Sketch(sketcher, vectors) if sketcher else None,
         )
 
     def first_view(self) -> View:

@@ -17,6 +17,7 @@ import hnswlib
 import numpy as np
 from numpy.typing import NDArray
 
+from services.indexer.axes import Axes
 from services.indexer.reduction import Reduction
 from vitrine.v1 import indexer_pb2
 from vitrine.vectors import FloatArray
@@ -154,7 +155,7 @@ def build_graph(
         report(end)
     (state,) = index.__getstate__()
     if reduction is not None:
-        state |= {_MEAN: reduction.mean, _AXES: reduction.axes, _SPREAD: np.array(reduction.spread)}
+        state |= {_MEAN: reduction.axes.mean, _AXES: reduction.axes.columns, _SPREAD: np.array(reduction.spread)}
     with path.open("wb") as sink:
         np.savez(sink, **state)
 
@@ -176,7 +177,7 @@ def _read_reduction(state: dict[str, NDArray[Any]], dim: int) -> Reduction | Non
     mean, axes, spread = state.pop(_MEAN), state.pop(_AXES), state.pop(_SPREAD)
     if mean.dtype != np.float32 or axes.dtype != np.float32 or mean.shape != (dim,) or axes.shape[:-1] != (dim,):
         raise ValueError(f"a reduction of {mean.dtype}{mean.shape} and {axes.dtype}{axes.shape} for {dim} dimensions")
-    return Reduction(mean, axes, float(spread.item()))
+    return Reduction(Axes(mean, axes), float(spread.item()))
 
 
 def _warm_up(size: int, give_way: Callable[[], None]) -> None:

@@ -11,6 +11,7 @@ from services.indexer.columns import Mask, Rows, Table
 from services.indexer.records import Record
 from services.indexer.scoring import Squares
 from services.indexer.segments import LoadedSegment
+from services.indexer.sketch import Sketcher
 from services.indexer.transaction import Commit
 from vitrine.vectors import FloatArray
 
@@ -59,6 +60,8 @@ class Memory:
         self._capacity = capacity
         self._dim = dim
         self._blocks_made = 0
+        self._sketcher: Sketcher | None = None
+        """The newest segment's: of what there is it knows best what comes next."""
         self._sealed: list[View] = []
         self._open: View
         self._start_block()
@@ -71,6 +74,7 @@ class Memory:
         A block that holds points below the segment's labels is sealed first, so that units never overlap.
         """
         self.seal()
+        self._learn(segment)
         mask = np.array([record is not None for record in records], np.bool_)
         ordinals = np.array(
             [-1 if record is None else self.products.add(record.product_id) for record in records], np.int32
@@ -133,6 +137,7 @@ class Memory:
         index = self._sealed.index(old[0])
         self._sealed = [each for each in self._sealed if each.unit.name not in names]
         self._sealed.insert(index, view)
+        self._learn(segment)
         return self._snapshot()
 
     def _append(self, points: Sequence[tuple[int, Record, FloatArray]]) -> None:
@@ -149,9 +154,16 @@ class Memory:
                 self._sealed.append(self._open)
                 self._start_block()
 
+    def _learn(self, segment: LoadedSegment) -> None:
+        """Takes a segment's axes for the blocks that are started from now on."""
+        if segment.sketch is not None:
+            self._sketcher = segment.sketch.sketcher
+            if not self._open.length:
+                self._start_block()
+
     def _start_block(self) -> None:
         self._blocks_made += 1
-        self._block = Block(f"block-{self._blocks_made}", self._capacity, self._dim)
+        self._block = Block(f"block-{self._blocks_made}", self._capacity, self._dim, self._sketcher)
         self._open = self._block.first_view()
 
     def _update(self, records: Mapping[int, Record]) -> None:
@@ -196,5 +208,5 @@ def _gathered(old: Sequence[View], rows: Rows, mask: Mask) -> Table:
 
 def _segment_view(segment: LoadedSegment, products: Ordinals, table: Table, mask: Mask) -> View:
     squares = Squares(segment.vectors)
-    unit = Unit(segment.name, segment.labels, products, segment.vectors, segment.graph, squares)
+    unit = Unit(segment.name, segment.labels, products, segment.vectors, segment.graph, squares, segment.sketch)
     return View(unit, table, len(segment.labels), mask, int(mask.sum()))

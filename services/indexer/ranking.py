@@ -9,11 +9,31 @@ from typing import NamedTuple
 import numpy as np
 
 from services.indexer.blocks import Ordinals, View
-from services.indexer.columns import Rows
+from services.indexer.columns import Mask, Rows
 from services.indexer.queries import Position, Query
 from services.indexer.records import Record
 from services.indexer.scoring import fair_scores, slack
 from vitrine.vectors import FloatArray
+
+
+class Found(NamedTuple):
+    """Rows of a unit with their scores; arrays of shape [found], any order."""
+
+    rows: Rows
+    scores: FloatArray
+    products: Ordinals
+
+    def of(self, places: Rows | Mask) -> Found:
+        """Returns some of them."""
+        return Found(self.rows[places], self.scores[places], self.products[places])
+
+    def and_also(self, other: Found) -> Found:
+        """Returns these and those."""
+        return Found(
+            np.concatenate([self.rows, other.rows]),
+            np.concatenate([self.scores, other.scores]),
+            np.concatenate([self.products, other.products]),
+        )
 
 
 class Candidates(NamedTuple):
@@ -53,7 +73,7 @@ def best_rows(scores: FloatArray, products: Ordinals, query: Query, metric: int)
     while wanted < count:
         top = np.argpartition(scores, count - wanted)[count - wanted :]
         if len(np.unique(products[top])) >= query.depth:
-            kth = _kth(*_best_first(scores[top], products[top])[1:], query.depth)
+            kth = kth_score(Found(top, scores[top], products[top]), query.depth)
             return np.flatnonzero(scores >= kth - slack(query.vector, kth, metric))
         wanted *= 4
     return np.arange(count)
@@ -113,6 +133,11 @@ class Pool:
             if len(own):
                 yield each, own - start
             start = end
+
+
+def kth_score(found: Found, k: int) -> float:
+    """Returns the score of the k-th best product, minus infinity where there are fewer."""
+    return _kth(*_best_first(found.scores, found.products)[1:], k)
 
 
 def _together(found: Sequence[Candidates]) -> tuple[FloatArray, Ordinals]:

@@ -1,10 +1,9 @@
 """Vectors on fewer axes, for the graph only: its walk then reads a fraction of the memory.
 
-The strongest principal axes of a segment's vectors keep most of what tells them apart (Jolliffe, "Principal Component
-Analysis", 2002). A graph over the vectors on those axes finds the same neighbours as long as a few more of them are
-fetched and scored anew with the vectors themselves, as in Tepper et al., "LeanVec: Searching vectors faster by making
-them fit", 2023. How many axes that takes depends on the data, so it is measured on each segment, and the vectors stay
-as they are where too many would be needed.
+The strongest principal axes of a segment's vectors keep most of what tells them apart. A graph over the vectors on
+those axes finds the same neighbours as long as a few more of them are fetched and scored anew with the vectors
+themselves, as in Tepper et al., "LeanVec: Searching vectors faster by making them fit", 2023. How many axes that takes
+depends on the data, so it is measured on each segment, and the vectors stay as they are where too many would be needed.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from services.indexer.axes import Axes
 from services.indexer.columns import Rows
 from services.indexer.scoring import Squares, fair_scores, fast_scores
 from vitrine.v1 import indexer_pb2
@@ -23,11 +23,6 @@ STEP = 32
 """Dimensions come in multiples of this, which hnswlib's distances are fastest with."""
 # With more of them, scoring anew what a walk finds takes what the walk gains: 256 dimensions on 128 axes.
 _MOST_SHARE = 0.4
-# Finding axes takes the cube of the dimensions: 3 s for these, for every segment that is built.
-_MOST_DIMENSIONS = 2_048
-# Fewer rows than this are scanned as fast as walked.
-_FEWEST_ROWS = 512
-_SAMPLED_ROWS = 16_384
 _QUERIES = 512
 _NEIGHBOURS = 10
 # A walk with the default beam of 64 scores 32 rows anew: those must hold the ten nearest.
@@ -36,6 +31,7 @@ _LEAST_RECALL = 0.996
 _ROWS_AT_ONCE = 4_096
 _SEED = 20_261_125
 _WITHIN_SPREAD = 0.95
+_MEASURED_ROWS = 16_384
 # Measured on photos of furniture in rooms, which lie 1.2 times as far from the axes as the shop's own pictures, and on
 # noisy and inverted ones: no query needed more.
 _FURTHEST = 2.0
@@ -44,21 +40,18 @@ _FURTHEST = 2.0
 class Reduction(NamedTuple):
     """An orthogonal projection onto some axes through the mean."""
 
-    mean: FloatArray
-    """Shape [dim]."""
-    axes: FloatArray
-    """Orthonormal columns, shape [dim, reduced]."""
+    axes: Axes
     spread: float
     """How far 95 of 100 rows lie from the space of the axes at most."""
 
     @property
     def dim(self) -> int:
         """How many axes there are."""
-        return int(self.axes.shape[1])
+        return self.axes.dim
 
     def apply(self, vectors: FloatArray) -> FloatArray:
         """Returns vectors of shape [n, dim] on the axes, [n, reduced]; Euclidean distances there are no longer."""
-        return _project(vectors, self.mean, self.axes)
+        return self.axes.project(vectors)
 
     def aim(self, queries: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Returns queries of shape [q, dim] on the axes, and how many times further than for a row each must look, [q].
@@ -66,15 +59,15 @@ class Reduction(NamedTuple):
         What the axes leave out of a distance is the product of two remainders, the row's and the query's, so it grows
         with how far the query lies from the axes. The second is 1 to 4.
         """
-        centred: FloatArray = queries - self.mean
-        reduced: FloatArray = centred @ self.axes
+        centred: FloatArray = queries - self.axes.mean
+        reduced: FloatArray = centred @ self.axes.columns
         if not self.spread:
             return reduced, np.ones(len(queries), np.float32)
         away: FloatArray = _distances(centred, reduced) / self.spread
         return reduced, np.clip(away, 1.0, _FURTHEST) ** 2
 
 
-def find_reduction(vectors: FloatArray, metric: int) -> Reduction | None:
+def find_reduction(vectors: FloatArray, axes: Axes, metric: int) -> Reduction | None:
     """Returns the smallest reduction with which the rows' own nearest neighbours are found, None where none pays.
 
     Rows are drawn as queries. On the axes, the 32 rows nearest to a query have to hold .996 of its ten nearest. For
@@ -82,20 +75,16 @@ def find_reduction(vectors: FloatArray, metric: int) -> Reduction | None:
 
     Args:
         vectors: Of a segment; float32 of shape [rows, dim].
+        axes: All of its principal axes.
         metric: A `Metric`. Inner products of vectors of any length are not about distances: those are never reduced.
     """
     rows, dim = vectors.shape
     widest = int(dim * _MOST_SHARE) // STEP * STEP
-    if metric == indexer_pb2.METRIC_INNER_PRODUCT or widest < STEP or dim > _MOST_DIMENSIONS or rows < _FEWEST_ROWS:
+    if metric == indexer_pb2.METRIC_INNER_PRODUCT or widest < STEP:
         return None
-    random = np.random.default_rng(_SEED)
-    sample = vectors[np.sort(random.permutation(rows)[:_SAMPLED_ROWS])]
-    mean: FloatArray = sample.mean(axis=0)
-    centred: FloatArray = sample - mean
-    axes = _principal_axes(centred, widest)
-    asked: Rows = np.sort(random.permutation(rows)[:_QUERIES])
-    nearest = _scores(vectors, asked, _nearest(vectors, asked, _NEIGHBOURS, mean))
-    reduced = _project(vectors, mean, axes)
+    asked: Rows = np.sort(np.random.default_rng(_SEED).permutation(rows)[:_QUERIES])
+    nearest = _scores(vectors, asked, _nearest(vectors, asked, _NEIGHBOURS, axes.mean))
+    reduced = axes.strongest(widest).project(vectors)
 
     def keeps(count: int) -> bool:
         looked_at = _nearest(np.ascontiguousarray(reduced[:, :count]), asked, _LOOKED_AT)
@@ -110,25 +99,9 @@ def find_reduction(vectors: FloatArray, metric: int) -> Reduction | None:
     while fewest < most:
         middle = (fewest + most) // 2
         fewest, most = (fewest, middle) if keeps(middle * STEP) else (middle + 1, most)
-    axes = np.ascontiguousarray(axes[:, : most * STEP])
-    spread = np.quantile(_distances(centred, centred @ axes), _WITHIN_SPREAD)
-    return Reduction(mean, axes, float(spread))
-
-
-def _principal_axes(centred: FloatArray, count: int) -> FloatArray:
-    """Returns the axes along which centred rows vary most, strongest first; shape [dim, count]."""
-    _, axes = np.linalg.eigh(centred.T @ centred)  # in ascending order
-    strongest: FloatArray = axes[:, ::-1][:, :count]
-    return strongest
-
-
-def _project(vectors: FloatArray, mean: FloatArray, axes: FloatArray) -> FloatArray:
-    """Returns vectors of shape [n, dim] on axes through a mean; a part at a time, which is all that is copied."""
-    projected = np.empty((len(vectors), axes.shape[1]), np.float32)
-    for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        np.matmul(vectors[part] - mean, axes, out=projected[part])
-    return projected
+    some = slice(None, None, -(-rows // _MEASURED_ROWS))
+    spread = np.quantile(_distances(vectors[some] - axes.mean, reduced[some, : most * STEP]), _WITHIN_SPREAD)
+    return Reduction(axes.strongest(most * STEP), float(spread))
 
 
 def _distances(centred: FloatArray, projected: FloatArray) -> FloatArray:

@@ -99,17 +99,25 @@ def _from_products(
     return products
 
 
-def fair_scores(query: FloatArray, vectors: FloatArray, rows: Rows, metric: int) -> FloatArray:
+def fair_scores(
+    query: FloatArray, vectors: FloatArray, rows: Rows, metric: int, check: Callable[[], None] = lambda: None
+) -> FloatArray:
     """Returns scores of `vectors[rows]` that depend on the two vectors alone: equal vectors get equal ones everywhere.
 
-    That is what one dot product for each row gives, each over memory that lies side by side; shape as `rows`.
+    That is what one dot product for each row gives, each over memory that lies side by side; shape as `rows`. `check`
+    is called between steps of a millisecond; it raises to give up.
     """
-    picked = np.take(vectors, rows, axis=0)
-    if metric == indexer_pb2.METRIC_L2:
-        picked -= query
-        scores: FloatArray = -np.vecdot(picked, picked)
-    else:
-        scores = np.vecdot(picked, query)
+    step = _rows_in(_PICKED_BYTES, vectors)
+    scores: FloatArray = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), step):
+        check()
+        part = slice(start, start + step)
+        picked = np.take(vectors, rows[part], axis=0)
+        if metric == indexer_pb2.METRIC_L2:
+            picked -= query
+            scores[part] = -np.vecdot(picked, picked)
+        else:
+            scores[part] = np.vecdot(picked, query)
     return scores
 
 

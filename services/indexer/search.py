@@ -22,9 +22,11 @@ from services.indexer import metrics
 from services.indexer.blocks import Ordinals, Snapshot, View
 from services.indexer.columns import Mask, Rows
 from services.indexer.hnsw import GraphShortfallError
+from services.indexer.pruning import look_at_few
 from services.indexer.queries import Query
-from services.indexer.ranking import Candidates, Hit, Pool, best_rows
+from services.indexer.ranking import Candidates, Found, Hit, Pool, best_rows
 from services.indexer.scoring import fair_scores, fast_scores, picked_scores
+from services.indexer.sketch import SHARE
 from vitrine.vectors import FloatArray
 
 # Measured on segments of 16,384 and 131,072 x 256 and of 60,000 x 784, one thread (docs/decisions/0009): walking with a
@@ -38,6 +40,8 @@ _LEAST_BEAM = 16
 # all that matches.
 _WORTH_ANOTHER = 0.25
 _SCATTERED = 2
+# Fewer rows are looked at in less time than it takes to find out which ones need it.
+_FEWEST_SKETCHED = 1_024
 # A reduced graph finds neighbours in about their order: the first half of what it finds is scored anew, and at least
 # so many times the products asked for, so it is walked somewhat further than that. What the last few of them score,
 # which are none of the products asked for, is what lies beyond them.
@@ -142,10 +146,34 @@ class _Search:
             kept = np.flatnonzero(~np.isin(products, self._excluded))
             scores, products, rows = scores[kept], products[kept], kept if rows is None else rows[kept]
         chosen = best_rows(scores, products, self.query, self.metric)
-        self._found[view.unit.name] = Candidates(
-            view, chosen if rows is None else rows[chosen], scores[chosen], products[chosen]
-        )
-        self._frontiers.pop(view.unit.name, None)
+        self._take(Candidates(view, chosen if rows is None else rows[chosen], scores[chosen], products[chosen]))
+
+    def take_bounds(self, view: View, bounds: FloatArray, rows: Rows | None) -> bool:
+        """Looks at those of `rows` (None: all) of a view, all of which match, whose bound is high enough.
+
+        Nothing of the view is left then; returns False, and has taken nothing, where that are too many.
+        """
+        products = view.products
+
+        def look(places: Rows) -> Found:
+            looked_at = places if rows is None else rows[places]
+            if len(self._excluded):
+                looked_at = looked_at[~np.isin(products[looked_at], self._excluded)]
+            scores = fair_scores(self.query.vector, view.vectors, looked_at, self.metric, self.check)
+            return Found(looked_at, scores, products[looked_at])
+
+        floor = max(self._together().kth, self.query.min_score)
+        found = look_at_few(bounds, floor, look, self.query, self.metric)
+        if found is None:
+            return False
+        self._take(Candidates(view, *found, fair=True))
+        return True
+
+    def _take(self, candidates: Candidates) -> None:
+        """Keeps candidates of a view of which nothing is left."""
+        name = candidates.view.unit.name
+        self._found[name] = candidates
+        self._frontiers.pop(name, None)
         self._pool = None
 
     def take_walk(self, view: View, rows: Rows, scores: FloatArray, beam: int) -> None:
@@ -283,17 +311,23 @@ def _walk(view: View, searches: Sequence[_Search], beam: int, stages: Stages) ->
 def _scan(view: View, searches: Sequence[_Search], matching: Mask | None, stages: Stages) -> None:
     """Looks at all live rows, or at those of `matching`."""
     started = time.perf_counter()
-    queries, first = _vectors(searches), searches[0]
     mask = view.live if matching is None else matching
     count = int(np.count_nonzero(mask))
     rows = None if count == view.length else np.flatnonzero(mask)
-    if rows is None or count * _SCATTERED >= view.length:  # cheaper to look at all of them, side by side
-        scores = fast_scores(queries, view.vectors, first.metric, view.squares, first.check)
-        scores = scores if rows is None else scores[:, rows]
-    else:
-        scores = picked_scores(queries, view.vectors, rows, first.metric, view.squares, first.check)
-    for each, own in zip(searches, scores, strict=True):
-        each.take_scan(view, own, rows)
+    sketch = view.unit.sketch
+    if sketch is not None and count >= max(_FEWEST_SKETCHED, view.length / (SHARE * _SCATTERED)):
+        bounds = sketch.bounds(_vectors(searches), view.length, searches[0].check)
+        bounds = bounds if rows is None else bounds[:, rows]
+        searches = [each for each, own in zip(searches, bounds, strict=True) if not each.take_bounds(view, own, rows)]
+    if searches:
+        queries, first = _vectors(searches), searches[0]
+        if rows is None or count * _SCATTERED >= view.length:  # cheaper to look at all of them, side by side
+            scores = fast_scores(queries, view.vectors, first.metric, view.squares, first.check)
+            scores = scores if rows is None else scores[:, rows]
+        else:
+            scores = picked_scores(queries, view.vectors, rows, first.metric, view.squares, first.check)
+        for each, own in zip(searches, scores, strict=True):
+            each.take_scan(view, own, rows)
     stages.add("scan", started)
 
 

@@ -1,7 +1,7 @@
 """The files of a segment: written once by the builder, then only read.
 
-A segment is a folder with the graph, the vectors (row by row) and their labels. Its files' checksums stand in the
-manifest, so that a segment is either exactly what was built or set aside.
+A segment is a folder with the graph, the vectors (row by row) and their labels, and where it pays a sketch of the
+vectors. Its files' checksums stand in the manifest, so that a segment is either exactly what was built or set aside.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ from pathlib import Path
 
 import numpy as np
 
+from services.indexer.axes import Axes, find_axes
 from services.indexer.blocks import Labels
 from services.indexer.files import sha256_of, sync_directory, sync_file
 from services.indexer.hnsw import Graph, build_graph
 from services.indexer.manifest import SegmentEntry
 from services.indexer.reduction import find_reduction
+from services.indexer.sketch import Sketch, Sketcher, make_sketcher
 from vitrine.vectors import FloatArray
 
 _GRAPH, _VECTORS, _LABELS = "graph.npz", "vectors.npy", "labels.npy"
+_AXES, _SKETCH = "axes.npz", "sketch.npy"
 _FILES = (_GRAPH, _VECTORS, _LABELS)
+# Not in segments built before 2026-11-26, either.
+_SKETCH_FILES = (_AXES, _SKETCH)
 DAMAGED_SUFFIX = ".damaged"
 
 
@@ -31,12 +36,13 @@ class DamagedSegmentError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LoadedSegment:
-    """A segment ready to be searched; `vectors` is mapped from disk."""
+    """A segment ready to be searched; `vectors` and `sketch` are mapped from disk."""
 
     name: str
     labels: Labels
     vectors: FloatArray
     graph: Graph
+    sketch: Sketch | None
 
 
 def write_segment(
@@ -67,6 +73,7 @@ def write_segment(
         report: Called with the rows built so far, now and then.
     """
     scratch.mkdir(parents=True)
+    axes = find_axes(vectors)
     build_graph(
         vectors,
         scratch / _GRAPH,
@@ -75,14 +82,21 @@ def write_segment(
         ef_construction=ef_construction,
         threads=threads,
         report=report,
-        reduction=find_reduction(vectors, metric) if reduce else None,
+        reduction=find_reduction(vectors, axes, metric) if reduce and axes else None,
     )
     np.save(scratch / _VECTORS, vectors)
     np.save(scratch / _LABELS, labels)
-    for name in _FILES:
+    names = list(_FILES)
+    if axes and (sketcher := make_sketcher(axes, metric)):
+        np.savez(scratch / _AXES, mean=sketcher.axes.mean, columns=sketcher.axes.columns)
+        described = np.empty((sketcher.numbers, len(vectors)), np.float32)
+        sketcher.describe(vectors, described)
+        np.save(scratch / _SKETCH, described)
+        names += _SKETCH_FILES
+    for name in names:
         sync_file(scratch / name)
     sync_directory(scratch)
-    checksums = {name: sha256_of(scratch / name) for name in _FILES}
+    checksums = {name: sha256_of(scratch / name) for name in names}
     target.parent.mkdir(exist_ok=True)
     scratch.rename(target)
     sync_directory(target.parent)
@@ -98,7 +112,8 @@ def load_segment(
     Raises:
         DamagedSegmentError: A file is missing or fails its checksum, or the contents do not fit together.
     """
-    for name in _FILES:
+    sketched = not entry.checksums.keys().isdisjoint(_SKETCH_FILES)
+    for name in (*_FILES, *(_SKETCH_FILES if sketched else ())):
         try:
             actual = sha256_of(folder / name, give_way)
         except OSError as error:
@@ -111,9 +126,29 @@ def load_segment(
         raise DamagedSegmentError(f"{folder} holds other points than the manifest says")
     try:
         graph = Graph(folder / _GRAPH, dim=dim, metric=metric, count=entry.rows, give_way=give_way)
-    except RuntimeError as error:
+        sketch = _load_sketch(folder, vectors, metric) if sketched else None
+    except (RuntimeError, ValueError, KeyError) as error:
         raise DamagedSegmentError(str(error)) from None
-    return LoadedSegment(entry.name, labels, vectors, graph)
+    return LoadedSegment(entry.name, labels, vectors, graph, sketch)
+
+
+def _load_sketch(folder: Path, vectors: FloatArray, metric: int) -> Sketch:
+    """Loads the sketch of vectors.
+
+    Raises:
+        ValueError: It is none of these vectors.
+    """
+    with np.load(folder / _AXES, allow_pickle=False) as saved:
+        sketcher = Sketcher(Axes(saved["mean"], saved["columns"]), metric)
+    described: FloatArray = np.load(folder / _SKETCH, mmap_mode="r").view(np.ndarray)
+    rows, dim = vectors.shape
+    if (
+        sketcher.axes.mean.shape != (dim,)
+        or sketcher.axes.columns.shape[:1] != (dim,)
+        or described.shape != (sketcher.numbers, rows)
+    ):
+        raise ValueError(f"{folder / _SKETCH} is of other vectors")
+    return Sketch(sketcher, vectors, described)
 
 
 def set_segment_aside(folder: Path) -> Path | None:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from services.indexer.axes import find_axes
 from services.indexer.hnsw import Graph, build_graph
-from services.indexer.reduction import STEP, find_reduction
+from services.indexer.reduction import STEP
+from services.indexer.reduction import find_reduction as find_reduction_on
 from vitrine.v1 import indexer_pb2
 
 COSINE, L2, INNER = indexer_pb2.METRIC_COSINE, indexer_pb2.METRIC_L2, indexer_pb2.METRIC_INNER_PRODUCT
+
+
+def find_reduction(rows, metric):
+    axes = find_axes(rows)
+    return axes and find_reduction_on(rows, axes, metric)
 
 
 def vectors(strong, dim, *, rows=2_000, weak=0.01):
@@ -25,7 +32,7 @@ def vectors(strong, dim, *, rows=2_000, weak=0.01):
 def test_as_few_axes_as_tell_rows_apart(strong, expected, metric):
     reduction = find_reduction(vectors(strong, 256), metric)
     assert reduction.dim == expected
-    np.testing.assert_allclose(reduction.axes.T @ reduction.axes, np.eye(expected), atol=1e-4)
+    np.testing.assert_allclose(reduction.axes.columns.T @ reduction.axes.columns, np.eye(expected), atol=1e-4)
 
 
 def test_distances_stay_what_they_were_and_never_grow():
@@ -52,15 +59,15 @@ def test_rows_far_from_the_origin_are_told_apart():
 
 def moved(reduction, row, off):
     """A query on the axes where the row is, and so many spreads away from them; shape [1, dim]."""
-    away = np.linalg.svd(reduction.axes.T)[2][-1]
-    on_axes = reduction.mean + reduction.apply(row[np.newaxis]) @ reduction.axes.T
+    away = np.linalg.svd(reduction.axes.columns.T)[2][-1]
+    on_axes = reduction.axes.mean + reduction.apply(row[np.newaxis]) @ reduction.axes.columns.T
     return (on_axes + off * reduction.spread * away).astype(np.float32)
 
 
 def test_a_walk_goes_further_for_queries_off_the_axes_alone():
     rows = vectors(30, 128, weak=0.1)
     reduction = find_reduction(rows, L2)
-    lengths = np.linalg.norm(rows - reduction.mean - reduction.apply(rows) @ reduction.axes.T, axis=1)
+    lengths = np.linalg.norm(rows - reduction.axes.mean - reduction.apply(rows) @ reduction.axes.columns.T, axis=1)
     assert np.mean(lengths <= reduction.spread) == pytest.approx(0.95, abs=0.001)
 
     def stretch(queries):
@@ -105,7 +112,7 @@ def test_rows_that_lie_on_the_axes_need_no_further_look():
 def test_the_same_rows_give_the_same_axes():
     rows = vectors(20, 96)
     first, second = find_reduction(rows, L2), find_reduction(rows.copy(), L2)
-    np.testing.assert_array_equal(first.axes, second.axes)
+    np.testing.assert_array_equal(first.axes.columns, second.axes.columns)
 
 
 @pytest.mark.parametrize(
