@@ -42,6 +42,9 @@ _WORTH_ANOTHER = 0.25
 _SCATTERED = 2
 # Fewer rows are looked at in less time than it takes to find out which ones need it.
 _FEWEST_SKETCHED = 1_024
+# Finding that out, for all rows of a unit, and looking at those costs as much as looking at one in so many. Measured
+# (docs/decisions/0025): 6.5 for queries like the rows; others need more looks.
+_SKETCHED_SHARE = 5
 # A reduced graph finds neighbours in about their order: the first half of what it finds is scored anew, and at least
 # so many times the products asked for, so it is walked somewhat further than that. What the last few of them score,
 # which are none of the products asked for, is what lies beyond them.
@@ -256,7 +259,7 @@ def _look(view: View, searches: Sequence[_Search], ef: int, exact: bool, stages:
         return
     # A share of what a walk finds matches; so many more are fetched that enough of them do.
     fetched = math.ceil(beam * view.length / matches)
-    if not exact and view.unit.graph is not None and fetched * ROWS_PER_BEAM <= _SCATTERED * matches:
+    if not exact and view.unit.graph is not None and fetched * ROWS_PER_BEAM <= _cost(view, matches):
         metrics.plan("over_fetch").inc(len(searches))
         for each in searches:
             each.remember(view, matching)
@@ -269,10 +272,10 @@ def _look(view: View, searches: Sequence[_Search], ef: int, exact: bool, stages:
 def _widen(view: View, search: _Search, beam: int, stages: Stages) -> None:
     """Looks at a view again, further than before."""
     matching = None if search.query.condition is None else search.matching(view)
-    worth: float = view.length
+    worth = _cost(view, view.length if matching is None else int(np.count_nonzero(matching)))
     if matching is not None:
         # What matches lies elsewhere than what is near, else the first walk would have found enough: so will the next.
-        worth = min(worth, _SCATTERED * int(np.count_nonzero(matching))) * _WORTH_ANOTHER
+        worth *= _WORTH_ANOTHER
     if beam * ROWS_PER_BEAM <= worth:
         _walk(view, [search], beam, stages)
     else:
@@ -290,7 +293,18 @@ def _beam_for(view: View, rows: int, ef: int) -> int:
 
 
 def _worth_walking(view: View, beam: int) -> bool:
-    return view.unit.graph is not None and beam * ROWS_PER_BEAM <= view.length
+    return view.unit.graph is not None and beam * ROWS_PER_BEAM <= _cost(view, view.length)
+
+
+def _cost(view: View, rows: int) -> float:
+    """Returns what a look at so many of a view's rows costs, in rows that lie side by side."""
+    cost = min(view.length, _SCATTERED * rows)
+    return min(cost, view.length / _SKETCHED_SHARE) if _sketch_pays(view, rows) else cost
+
+
+def _sketch_pays(view: View, rows: int) -> bool:
+    """Whether to look at so many of a view's rows by way of its sketch."""
+    return view.unit.sketch is not None and rows >= max(_FEWEST_SKETCHED, view.length / (SHARE * _SCATTERED))
 
 
 def _walk(view: View, searches: Sequence[_Search], beam: int, stages: Stages) -> None:
@@ -315,7 +329,7 @@ def _scan(view: View, searches: Sequence[_Search], matching: Mask | None, stages
     count = int(np.count_nonzero(mask))
     rows = None if count == view.length else np.flatnonzero(mask)
     sketch = view.unit.sketch
-    if sketch is not None and count >= max(_FEWEST_SKETCHED, view.length / (SHARE * _SCATTERED)):
+    if sketch is not None and _sketch_pays(view, count):
         bounds = sketch.bounds(_vectors(searches), view.length, searches[0].check)
         bounds = bounds if rows is None else bounds[:, rows]
         searches = [each for each, own in zip(searches, bounds, strict=True) if not each.take_bounds(view, own, rows)]
