@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 from services.runtime import turns
 
@@ -15,7 +15,20 @@ from services.runtime import turns
 _TOO_LITTLE = 0.1
 _LOOK_SECONDS = 1.0
 
-_of_this_process = partial(turns.set_policy_of_all, turn_seconds=turns.SHORTEST_SECONDS)
+_CORES = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
+# Where it was measured (docs/decisions/0026). Of more cores one is idle when somebody wakes up.
+_FEW_CORES = 2
+
+
+def live_by(policy: int) -> None:
+    """Gives this process a policy; with SCHED_IDLE it also keeps to one core where there are two.
+
+    Whoever wakes up where they ran last finds a core that is free, or that they take over at once. A builder that
+    changes cores comes after them, and they queue up on the one that it left.
+    """
+    turns.set_policy_of_all(policy, turns.SHORTEST_SECONDS)
+    if len(_CORES) == _FEW_CORES:
+        turns.keep_to(_CORES[-1:] if policy == os.SCHED_IDLE else _CORES)
 
 
 class Leftovers:
@@ -29,7 +42,7 @@ class Leftovers:
 
     def __init__(
         self,
-        set_policy: Callable[[int], None] = _of_this_process,
+        set_policy: Callable[[int], None] = live_by,
         clock: Callable[[], float] = time.monotonic,
         spent: Callable[[], float] = time.process_time,
     ) -> None:

@@ -107,7 +107,9 @@ class IndexerServicer(indexer_pb2_grpc.IndexerServicer):
         self, request_iterator: AsyncIterator[indexer_pb2.UpsertRequest], context: Context
     ) -> AsyncIterator[indexer_pb2.UpsertResponse]:
         """Writes points."""
-        stream = UpsertStream(self._registry, self._settings.max_stream_points, self._draining)
+        stream = UpsertStream(
+            self._registry, self._settings.max_stream_points, self._draining, make_way=self._courtesy.make_way
+        )
         async for response in stream.run(request_iterator):
             yield response
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 from services.indexer import metrics
@@ -15,6 +16,10 @@ from vitrine.v1 import indexer_pb2
 
 # Checking a point holds the event loop for some 40 us, for 100 beside searches; other calls get their turn in between.
 _CHECKS_AT_A_TIME = 4
+
+
+async def _for_one_round(_: float) -> None:
+    await asyncio.sleep(0)
 
 
 class Target(Protocol):
@@ -91,10 +96,15 @@ class UpsertStream:
         max_points: int,
         draining: asyncio.Event,
         read: Callable[[indexer_pb2.Point, indexer_pb2.CollectionSpec], Put] = read_point,
+        make_way: Callable[[float], Awaitable[None]] = _for_one_round,
     ) -> None:
-        """`read` checks a point; at most `max_points` are unacknowledged."""
+        """`read` checks a point; at most `max_points` are unacknowledged.
+
+        `make_way` is awaited when the event loop was held for so many seconds, and lets others have it.
+        """
         self._registry = registry
         self._read_point = read
+        self._make_way = make_way
         self._budget = Gate(max_points)
         self._draining = draining
         self._collection: str | None = None
@@ -158,9 +168,11 @@ class UpsertStream:
         collection = self._registry.get(request.collection)
         pending = _Pending(max(1, len(request.items)))
         await self._budget.enter(pending.units)
+        began = time.perf_counter()
         for index, item in enumerate(request.items):
             if index % _CHECKS_AT_A_TIME == _CHECKS_AT_A_TIME - 1:
-                await asyncio.sleep(0)
+                await self._make_way(time.perf_counter() - began)
+                began = time.perf_counter()
             try:
                 pending.accept(item.sequence, self._read_point(item.point, collection.spec))
             except VitrineError as error:

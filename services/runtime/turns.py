@@ -8,6 +8,7 @@ import platform
 import struct
 import sys
 import threading
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -75,6 +76,14 @@ def set_policy_of_all(policy: int, turn_seconds: float, spared_niceness: int = 2
             with suppress(OSError):  # the thread has ended
                 if os.getpriority(os.PRIO_PROCESS, int(task.name)) < spared_niceness:
                     set_policy(int(task.name), policy, turn_seconds)
+
+
+def keep_to(cores: Collection[int]) -> None:
+    """Keeps all threads of this process, and those they start, to these cores; Linux only."""
+    if sys.platform == "linux":
+        for task in Path("/proc/self/task").iterdir():
+            with suppress(OSError):  # the thread has ended, or a core is ours no more
+                os.sched_setaffinity(int(task.name), cores)
 
 
 def step_back(niceness: int) -> None:

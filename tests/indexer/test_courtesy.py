@@ -145,3 +145,19 @@ def test_a_thread_in_the_background_waits_for_searches_and_not_for_long():
     machine.at(0.0115, lambda: machine.courtesy.__exit__(None, None, None))
     give_way()
     assert machine.now == pytest.approx(0.0115)
+
+
+@pytest.mark.parametrize(("searched", "expected"), [(None, 0), (0.0, 0.003), (0.9, 0.003), (1.1, 0)])
+async def test_the_loop_is_left_to_calls_where_searches_came_lately(monkeypatch, searched, expected):
+    machine, slept = Machine(), []
+
+    async def sleep(seconds):
+        slept.append(seconds)
+
+    if searched is not None:
+        with machine.courtesy:
+            pass
+        machine.wait(searched * 1000)
+    monkeypatch.setattr("services.indexer.courtesy.asyncio.sleep", sleep)
+    await machine.courtesy.make_way(0.001)
+    assert slept == [pytest.approx(expected)]

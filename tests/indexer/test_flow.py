@@ -135,3 +135,23 @@ async def test_a_stream_stops_reading_while_its_points_are_not_acked(sink):
     assert read == 6  # one ack was taken; all five are ready, and the others wait until somebody asks
     assert len([response async for response in stream]) == 99
     await writer.close(discard=False)
+
+
+async def test_a_stream_makes_way_for_as_long_as_it_held_the_loop(sink):
+    sink.open()
+    writer = GroupCommitWriter("c", sink, window=0, group=100, max_queued=1_000)
+    held = []
+
+    async def requests():
+        items = [indexer_pb2.UpsertItem(point=point("p", f"i{index}", [1.0] * 16)) for index in range(14)]
+        yield indexer_pb2.UpsertRequest(collection="c", items=items)
+
+    async def make_way(seconds):
+        held.append(seconds)
+        await asyncio.sleep(0.02)  # which does not count
+
+    stream = UpsertStream(OneCollection(writer), 100, asyncio.Event(), make_way=make_way)
+    assert [len(response.results) async for response in stream.run(requests())] == [14]
+    assert len(held) == 3
+    assert all(0 < seconds < 0.02 for seconds in held)
+    await writer.close(discard=False)

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from services.indexer import leftovers
 from services.indexer.leftovers import Leftovers
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
@@ -63,3 +64,15 @@ def test_a_job_that_fails_gives_back_what_it_insisted_on():
         machine.second(0.0)
         raise OSError("disk")
     assert machine.asked == [os.SCHED_OTHER, os.SCHED_IDLE]
+
+
+@pytest.mark.parametrize(("cores", "kept_to"), [([3, 7], [[7], [3, 7]]), ([3], []), ([1, 2, 3], [])])
+def test_of_two_cores_it_lives_on_one_unless_it_insists(monkeypatch, cores, kept_to):
+    policies, kept = [], []
+    monkeypatch.setattr(leftovers, "_CORES", cores)
+    monkeypatch.setattr(leftovers.turns, "set_policy_of_all", lambda policy, turn: policies.append(policy))
+    monkeypatch.setattr(leftovers.turns, "keep_to", lambda cores: kept.append(list(cores)))
+    for policy in (os.SCHED_IDLE, os.SCHED_OTHER):
+        leftovers.live_by(policy)
+    assert policies == [os.SCHED_IDLE, os.SCHED_OTHER]
+    assert kept == kept_to

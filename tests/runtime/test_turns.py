@@ -112,3 +112,16 @@ def test_a_machine_whose_system_call_is_not_known_still_has_the_policy(monkeypat
 
 def test_a_thread_that_has_ended_is_nobodys_error():
     set_policy(in_thread(threading.get_native_id), os.SCHED_BATCH)
+
+
+def test_a_process_keeps_to_its_cores_with_all_its_threads():
+    code = (
+        "import os, threading; from services.runtime.turns import keep_to;"
+        "stop = threading.Event(); early = threading.Thread(target=stop.wait); early.start();"
+        "last = sorted(os.sched_getaffinity(0))[-1:]; keep_to(last);"
+        "late = threading.Thread(target=stop.wait); late.start();"
+        "print([sorted(os.sched_getaffinity(each.native_id)) == last"
+        " for each in (threading.main_thread(), early, late)]); stop.set()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[True, True, True]"
