@@ -16,7 +16,7 @@ from vitrine.v1 import indexer_pb2
 
 _FLOAT_BYTES = 4
 _LINK_BYTES = 4
-# An exact search of a block reads all of it: about 0.07 ms a megabyte.
+# An exact search of a block reads all of it until there are axes for a sketch: about 0.07 ms a megabyte.
 _BLOCK_BYTES = 32 * 2**20
 _FEWEST_POINTS = 16
 _MORE_AXES = 1.5
