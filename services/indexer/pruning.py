@@ -33,8 +33,8 @@ def look_at_few(
     """
 
     def limit() -> float:
-        # Bound and score are right to rounding, each.
-        return floor - 2.0 * slack(query.vector, floor, metric) if np.isfinite(floor) else -np.inf
+        # The floor may be a score of the fast kind, too high by so much.
+        return floor - slack(query.vector, floor, metric) if np.isfinite(floor) else -np.inf
 
     count = len(bounds)
     most = int(_MOST_SHARE * count)

@@ -30,8 +30,10 @@ _FLOAT_BYTES = 4
 _STEP_BYTES = 8 * 2**20
 # One after the other: matrix products of so few rows take longer.
 _FEW_QUERIES = 2
-# Of a length, lost to rounding at most: a bound must not be too low.
-_ROUNDING = 2e-6
+# A bound must not be too low: so much of a product of two lengths is lost to float32's rounding at most, ...
+_ROUNDING = 1e-6
+# ... and this much of each length makes up for it, for remainders that are multiplied.
+_ROUNDING_OF_EACH = 1e-3
 
 
 class Sketcher(NamedTuple):
@@ -53,9 +55,9 @@ class Sketcher(NamedTuple):
             out[:-2, part] = projected.T
             out[-2, part] = remainders
             if self.metric == indexer_pb2.METRIC_L2:
-                out[-1, part] = np.vecdot(centred, centred) / -2.0
+                out[-1, part] = _less(np.vecdot(centred, centred)) / -2.0
             else:
-                out[-1, part] = centred @ self.axes.mean
+                out[-1, part] = centred @ self.axes.mean + _ROUNDING * _lengths(centred) * _lengths(self.axes.mean)
 
     def ask(self, queries: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Returns what turns descriptions into bounds for queries of shape [q, dim].
@@ -68,8 +70,9 @@ class Sketcher(NamedTuple):
         factors[:, -2] = remainders
         factors[:, -1] = 1.0
         if self.metric == indexer_pb2.METRIC_L2:
-            return 2.0 * factors, -np.vecdot(centred, centred)[:, np.newaxis]
-        return factors, (queries @ self.axes.mean)[:, np.newaxis]
+            return 2.0 * factors, -_less(np.vecdot(centred, centred))[:, np.newaxis]
+        summands = queries @ self.axes.mean + _ROUNDING * _lengths(queries) * _lengths(self.axes.mean)
+        return factors, summands[:, np.newaxis]
 
     def _split(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Returns vectors [n, dim] less the mean, what they are on the axes, and how far off these at most."""
@@ -77,8 +80,17 @@ class Sketcher(NamedTuple):
         projected: FloatArray = centred @ self.axes.columns
         # By what is left: the difference of two squares would be good to a thousandth only.
         left = centred - projected @ self.axes.columns.T
-        remainders: FloatArray = np.sqrt(np.vecdot(left, left)) + _ROUNDING * np.sqrt(np.vecdot(centred, centred))
-        return centred, projected, remainders
+        return centred, projected, _lengths(left) + _ROUNDING_OF_EACH * _lengths(centred)
+
+
+def _lengths(vectors: FloatArray) -> FloatArray:
+    lengths: FloatArray = np.sqrt(np.vecdot(vectors, vectors))
+    return lengths
+
+
+def _less(squares: FloatArray) -> FloatArray:
+    """Returns what squares are at least, whatever rounding did to them and to sums with them."""
+    return (1.0 - 2.0 * _ROUNDING) * squares
 
 
 class Sketch:
@@ -95,7 +107,7 @@ class Sketch:
         self._described = np.empty((sketcher.numbers, len(vectors)), np.float32) if described is None else described
 
     def bounds(self, queries: FloatArray, length: int, check: Callable[[], None] = lambda: None) -> FloatArray:
-        """Returns what no score of queries [q, dim] with the first `length` rows exceeds, but for rounding.
+        """Returns what no score of queries [q, dim] with the first `length` rows exceeds.
 
         `check` is called every millisecond or two of a long scan; it raises to give up. Shape [q, length].
         """
