@@ -19,7 +19,14 @@ CURVE, FILTERS, BUSY = "index-recall-speed.png", "index-filters.png", "index-bus
 _COLOURS = {"vitrine": "#1f5fbf", "milvus": "#d9822b", "hnswlib": "#444444"}
 _STYLES = {"uniform": "-", "correlated": "--"}
 _NARROW_SECONDS = 5.0
-_SPANS = {"idle": "#e8e8e8", "upserts": "#cfe3f7", "sealing": "#e3d8f2", "merge": "#f6dcc0", "snapshot": "#cdebd6"}
+_SPANS = {
+    "idle": "#e8e8e8",
+    "upserts": "#cfe3f7",
+    "sealing": "#e3d8f2",
+    "merge": "#f6dcc0",
+    "snapshot": "#cdebd6",
+    "full speed": "#f3c9c9",
+}
 
 
 def draw(result: dict[str, Any], folder: Path) -> list[Path]:

@@ -245,6 +245,15 @@ def test_a_pause_is_booked_to_what_went_on_meanwhile():
     assert found["timeline"]["segments"] == [(15.0, 4)]
 
 
+def test_a_stream_at_full_speed_counts_for_pauses_alone():
+    timeline = busy.Timeline(spans=[(busy.IDLE, 0.0, 10.0), (busy.WRITES, 10.0, 20.0), (busy.FULL_SPEED, 20.0, 30.0)])
+    calls = [busy.Outcome(second / 10, 0.050 if second > 200 else 0.002, 0.0, "") for second in range(300)]
+    found = busy.summarise({busy.SEARCHES: calls}, timeline)
+    assert found["activities"][busy.FULL_SPEED][busy.SEARCHES]["p99_ms"] == 50.0
+    assert found["busy_p99_ratio"] == 1.0
+    assert found["pause_ms_max"] == 50.0
+
+
 @pytest.mark.slow
 async def test_rounds_compare_the_service_with_hnswlib_itself(bench, data, shard, tmp_path):
     changes = []
