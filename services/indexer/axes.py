@@ -33,6 +33,11 @@ class Axes(NamedTuple):
         """How many axes there are."""
         return int(self.columns.shape[1])
 
+    def fit(self, dim: int) -> bool:
+        """Whether they are axes for vectors of so many dimensions, as read from a file."""
+        mean, columns = self
+        return mean.dtype == columns.dtype == np.float32 and mean.shape == columns.shape[:-1] == (dim,)
+
     def strongest(self, count: int) -> Axes:
         """Returns the first `count` axes."""
         return Axes(self.mean, np.ascontiguousarray(self.columns[:, :count]))

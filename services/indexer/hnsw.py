@@ -174,10 +174,12 @@ def _read_reduction(state: dict[str, NDArray[Any]], dim: int) -> Reduction | Non
     """
     if not state.keys() & {_MEAN, _AXES, _SPREAD}:
         return None
-    mean, axes, spread = state.pop(_MEAN), state.pop(_AXES), state.pop(_SPREAD)
-    if mean.dtype != np.float32 or axes.dtype != np.float32 or mean.shape != (dim,) or axes.shape[:-1] != (dim,):
-        raise ValueError(f"a reduction of {mean.dtype}{mean.shape} and {axes.dtype}{axes.shape} for {dim} dimensions")
-    return Reduction(Axes(mean, axes), float(spread.item()))
+    mean, columns, spread = state.pop(_MEAN), state.pop(_AXES), state.pop(_SPREAD)
+    axes = Axes(mean, columns)
+    if not axes.fit(dim):
+        was = f"{mean.dtype}{mean.shape} and {columns.dtype}{columns.shape}"
+        raise ValueError(f"a reduction of {was} for {dim} dimensions")
+    return Reduction(axes, float(spread.item()))
 
 
 def _warm_up(size: int, give_way: Callable[[], None]) -> None:

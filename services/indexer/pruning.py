@@ -47,7 +47,7 @@ def look_at_few(
                 return None
             top = np.argpartition(bounds, count - wanted)[count - wanted :]
             seen = look(top)
-            kth = kth_score(seen, query.depth)
+            kth = kth_score(seen.scores, seen.products, query.depth)
             if np.isfinite(kth):
                 best = seen
                 floor = max(floor, kth)
@@ -55,9 +55,9 @@ def look_at_few(
                 near[top] = False
             wanted *= 4
     places = np.flatnonzero(near)
-    if len(places) > most and len(places) > _FEW:
+    if len(places) > max(most, _FEW):
         return None
     found = look(places)
     if best is not None:
         found = best.and_also(found)
-    return found.of(np.flatnonzero(found.scores >= limit()))
+    return found.of(found.scores >= limit())

@@ -73,7 +73,7 @@ def best_rows(scores: FloatArray, products: Ordinals, query: Query, metric: int)
     while wanted < count:
         top = np.argpartition(scores, count - wanted)[count - wanted :]
         if len(np.unique(products[top])) >= query.depth:
-            kth = kth_score(Found(top, scores[top], products[top]), query.depth)
+            kth = kth_score(scores[top], products[top], query.depth)
             return np.flatnonzero(scores >= kth - slack(query.vector, kth, metric))
         wanted *= 4
     return np.arange(count)
@@ -135,9 +135,9 @@ class Pool:
             start = end
 
 
-def kth_score(found: Found, k: int) -> float:
-    """Returns the score of the k-th best product, minus infinity where there are fewer."""
-    return _kth(*_best_first(found.scores, found.products)[1:], k)
+def kth_score(scores: FloatArray, products: Ordinals, k: int) -> float:
+    """Returns the score of the k-th best product, minus infinity where there are fewer; takes points in any order."""
+    return _kth(*_best_first(scores, products)[1:], k)
 
 
 def _together(found: Sequence[Candidates]) -> tuple[FloatArray, Ordinals]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from services.indexer.columns import Rows
 from vitrine.v1 import indexer_pb2
 from vitrine.vectors import FloatArray
 
+_FLOAT_BYTES = 4
 # Fits the second-level cache of a core.
 _PICKED_BYTES = 2**20
 # Takes a millisecond or two to read.
@@ -51,13 +52,11 @@ def fast_scores(
     The last bits depend on where a vector stands in its array, so equal vectors may differ there; `slack` says by how
     much at most, and `fair_scores` removes it.
     """
-    step = _rows_in(_SCANNED_BYTES, vectors)
-    if len(vectors) <= step:
+    if vectors.nbytes <= _SCANNED_BYTES:
         return _from_products(queries @ vectors.T, queries, metric, squares)
     products: FloatArray = np.empty((len(queries), len(vectors)), np.float32)
-    for start in range(0, len(vectors), step):
-        check()
-        products[:, start : start + step] = queries @ vectors[start : start + step].T
+    for part in scan_steps(vectors.shape, check):
+        products[:, part] = queries @ vectors[part].T
     return _from_products(products, queries, metric, squares)
 
 
@@ -74,19 +73,32 @@ def picked_scores(
     A few rows at a time, into the same memory: a copy of all of them would take as long as scoring them.
     """
     products: FloatArray = np.empty((len(queries), len(rows)), np.float32)
-    step = _rows_in(_PICKED_BYTES, vectors)
-    buffer = np.empty((min(step, len(rows)), vectors.shape[1]), np.float32)
-    for start in range(0, len(rows), step):
-        check()
-        part = rows[start : start + step]
+    buffer: FloatArray | None = None
+    for part in _pick_steps(rows, vectors, check):
+        chosen = rows[part]
+        if buffer is None:
+            buffer = np.empty((len(chosen), vectors.shape[1]), np.float32)
         # With "raise" numpy would fill another buffer first.
-        picked = np.take(vectors, part, axis=0, out=buffer[: len(part)], mode="clip")
-        products[:, start : start + len(part)] = queries @ picked.T
+        picked = np.take(vectors, chosen, axis=0, out=buffer[: len(chosen)], mode="clip")
+        products[:, part] = queries @ picked.T
     return _from_products(products, queries, metric, lambda: squares()[rows])
 
 
-def _rows_in(size: int, vectors: FloatArray) -> int:
-    return max(1, size // (int(vectors.shape[1]) * vectors.itemsize))
+def scan_steps(shape: tuple[int, ...], check: Callable[[], None]) -> Iterator[slice]:
+    """Yields steps of a millisecond or two through float32 rows of shape [rows, numbers]; calls `check` before each."""
+    rows, numbers = shape
+    return _steps(rows, numbers, _SCANNED_BYTES, check)
+
+
+def _pick_steps(rows: Rows, vectors: FloatArray, check: Callable[[], None]) -> Iterator[slice]:
+    return _steps(len(rows), vectors.shape[1], _PICKED_BYTES, check)
+
+
+def _steps(rows: int, numbers: int, size: int, check: Callable[[], None]) -> Iterator[slice]:
+    step = max(1, size // (_FLOAT_BYTES * numbers))
+    for start in range(0, rows, step):
+        check()
+        yield slice(start, min(start + step, rows))
 
 
 def _from_products(
@@ -107,11 +119,8 @@ def fair_scores(
     That is what one dot product for each row gives, each over memory that lies side by side; shape as `rows`. `check`
     is called between steps of a millisecond; it raises to give up.
     """
-    step = _rows_in(_PICKED_BYTES, vectors)
     scores: FloatArray = np.empty(len(rows), np.float32)
-    for start in range(0, len(rows), step):
-        check()
-        part = slice(start, start + step)
+    for part in _pick_steps(rows, vectors, check):
         picked = np.take(vectors, rows[part], axis=0)
         if metric == indexer_pb2.METRIC_L2:
             picked -= query

@@ -26,7 +26,7 @@ from services.indexer.pruning import look_at_few
 from services.indexer.queries import Query
 from services.indexer.ranking import Candidates, Found, Hit, Pool, best_rows
 from services.indexer.scoring import fair_scores, fast_scores, picked_scores
-from services.indexer.sketch import SHARE
+from services.indexer.sketch import SHARE, Sketch
 from vitrine.vectors import FloatArray
 
 # Measured on segments of 16,384 and 131,072 x 256 and of 60,000 x 784, one thread (docs/decisions/0009): walking with a
@@ -299,12 +299,12 @@ def _worth_walking(view: View, beam: int) -> bool:
 def _cost(view: View, rows: int) -> float:
     """Returns what a look at so many of a view's rows costs, in rows that lie side by side."""
     cost = min(view.length, _SCATTERED * rows)
-    return min(cost, view.length / _SKETCHED_SHARE) if _sketch_pays(view, rows) else cost
+    return min(cost, view.length / _SKETCHED_SHARE) if _sketch_for(view, rows) else cost
 
 
-def _sketch_pays(view: View, rows: int) -> bool:
-    """Whether to look at so many of a view's rows by way of its sketch."""
-    return view.unit.sketch is not None and rows >= max(_FEWEST_SKETCHED, view.length / (SHARE * _SCATTERED))
+def _sketch_for(view: View, rows: int) -> Sketch | None:
+    """Returns a view's sketch where it pays to look at so many of its rows by way of that."""
+    return view.unit.sketch if rows >= max(_FEWEST_SKETCHED, view.length / (SHARE * _SCATTERED)) else None
 
 
 def _walk(view: View, searches: Sequence[_Search], beam: int, stages: Stages) -> None:
@@ -328,8 +328,7 @@ def _scan(view: View, searches: Sequence[_Search], matching: Mask | None, stages
     mask = view.live if matching is None else matching
     count = int(np.count_nonzero(mask))
     rows = None if count == view.length else np.flatnonzero(mask)
-    sketch = view.unit.sketch
-    if sketch is not None and _sketch_pays(view, count):
+    if sketch := _sketch_for(view, count):
         bounds = sketch.bounds(_vectors(searches), view.length, searches[0].check)
         bounds = bounds if rows is None else bounds[:, rows]
         searches = [each for each, own in zip(searches, bounds, strict=True) if not each.take_bounds(view, own, rows)]

@@ -139,14 +139,11 @@ def _load_sketch(folder: Path, vectors: FloatArray, metric: int) -> Sketch:
         ValueError: It is none of these vectors.
     """
     with np.load(folder / _AXES, allow_pickle=False) as saved:
-        sketcher = Sketcher(Axes(saved["mean"], saved["columns"]), metric)
+        axes = Axes(saved["mean"], saved["columns"])
     described: FloatArray = np.load(folder / _SKETCH, mmap_mode="r").view(np.ndarray)
     rows, dim = vectors.shape
-    if (
-        sketcher.axes.mean.shape != (dim,)
-        or sketcher.axes.columns.shape[:1] != (dim,)
-        or described.shape != (sketcher.numbers, rows)
-    ):
+    sketcher = Sketcher(axes, metric)
+    if not axes.fit(dim) or described.shape != (sketcher.numbers, rows):
         raise ValueError(f"{folder / _SKETCH} is of other vectors")
     return Sketch(sketcher, vectors, described)
 

@@ -9,11 +9,13 @@ everything finds: Seidl and Kriegel, "Optimal multi-step k-nearest neighbor sear
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from services.indexer.axes import Axes
+from services.indexer.scoring import scan_steps
 from vitrine.v1 import indexer_pb2
 from vitrine.vectors import FloatArray
 
@@ -25,9 +27,6 @@ _FEWEST = 32
 # Of fewer dimensions the axes keep too little for what they take.
 _FEWEST_DIMENSIONS = 128
 _ROWS_AT_ONCE = 4_096
-_FLOAT_BYTES = 4
-# Takes a millisecond or two to read.
-_STEP_BYTES = 8 * 2**20
 # One after the other: matrix products of so few rows take longer.
 _FEW_QUERIES = 2
 # A bound must not be too low: so much of a product of two lengths is lost to float32's rounding at most, ...
@@ -36,7 +35,8 @@ _ROUNDING = 1e-6
 _ROUNDING_OF_EACH = 1e-3
 
 
-class Sketcher(NamedTuple):
+@dataclass(frozen=True)
+class Sketcher:
     """Describes vectors for one metric, by `numbers`: the axes, the remainder, and what is the same for all queries."""
 
     axes: Axes
@@ -46,6 +46,10 @@ class Sketcher(NamedTuple):
     def numbers(self) -> int:
         """How many numbers describe a vector."""
         return self.axes.dim + 2
+
+    @cached_property
+    def _mean_length(self) -> float:
+        return float(_lengths(self.axes.mean))
 
     def describe(self, vectors: FloatArray, out: FloatArray) -> None:
         """Writes what describes vectors of shape [n, dim] into `out`; float32 of shape [numbers, n]."""
@@ -57,7 +61,7 @@ class Sketcher(NamedTuple):
             if self.metric == indexer_pb2.METRIC_L2:
                 out[-1, part] = _less(np.vecdot(centred, centred)) / -2.0
             else:
-                out[-1, part] = centred @ self.axes.mean + _ROUNDING * _lengths(centred) * _lengths(self.axes.mean)
+                out[-1, part] = centred @ self.axes.mean + _ROUNDING * self._mean_length * _lengths(centred)
 
     def ask(self, queries: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Returns what turns descriptions into bounds for queries of shape [q, dim].
@@ -71,7 +75,7 @@ class Sketcher(NamedTuple):
         factors[:, -1] = 1.0
         if self.metric == indexer_pb2.METRIC_L2:
             return 2.0 * factors, -_less(np.vecdot(centred, centred))[:, np.newaxis]
-        summands = queries @ self.axes.mean + _ROUNDING * _lengths(queries) * _lengths(self.axes.mean)
+        summands = queries @ self.axes.mean + _ROUNDING * self._mean_length * _lengths(queries)
         return factors, summands[:, np.newaxis]
 
     def _split(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -116,10 +120,7 @@ class Sketch:
             self._known = max(self._known, length)
         factors, summands = self.sketcher.ask(queries)
         bounds: FloatArray = np.empty((len(queries), length), np.float32)
-        step = _STEP_BYTES // (_FLOAT_BYTES * self.sketcher.numbers)
-        for start in range(0, length, step):
-            check()
-            part = slice(start, min(start + step, length))
+        for part in scan_steps((length, self.sketcher.numbers), check):
             described = self._described[:, part]
             if len(queries) <= _FEW_QUERIES:
                 for own, found in zip(factors, bounds, strict=True):
