@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 
 import grpc
 
@@ -10,6 +11,7 @@ from vitrine.bearer import BearerChannel
 from vitrine.credentials import Credentials
 from vitrine.errors import InvalidArgumentError
 from vitrine.loopback import is_loopback
+from vitrine.multiplex import MultiplexChannel
 from vitrine.passing import PassingChannel
 
 MAX_MESSAGE_BYTES = 32 * 2**20
@@ -17,6 +19,9 @@ MAX_MESSAGE_BYTES = 32 * 2**20
 # Who makes a call again that found nobody: gRPC itself, except where `vitrine.fanout` does. Never both, or an outage
 # costs every call the waits of both.
 _RETRIED_BY_FAN_OUT = ("Search", "SearchText", "Get")
+
+FANNED_OUT = tuple(f"/vitrine.v1.Indexer/{method}" for method in _RETRIED_BY_FAN_OUT)
+"""What a search asks of every shard."""
 
 # They change nothing, so that they may be made twice whatever became of the first.
 _READING = {
@@ -58,11 +63,17 @@ _SERVICE_CONFIG = json.dumps(
 
 
 def open_channel(
-    address: str, credentials: Credentials | None = None, *, max_message_bytes: int = MAX_MESSAGE_BYTES
+    address: str,
+    credentials: Credentials | None = None,
+    *,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
+    multiplexed: Collection[str] = (),
 ) -> grpc.aio.Channel:
     """Opens a channel to `host:port`; it connects when first used and reconnects by itself.
 
     It spreads calls over all addresses that the name stands for, and looks them up again whenever a connection ends.
+    Those of the methods in `multiplexed` (`/package.Service/Method`) go together, to one of the addresses at a time:
+    for a server that is one process, and that is asked often.
 
     Raises:
         InvalidArgumentError: A file of the credentials cannot be read, or a token would go over plain text to another
@@ -97,4 +108,6 @@ def open_channel(
             f"a token is never sent to {address} over plain text: set TLS (a CA file at least), or leave the token out",
             field="tls",
         )
+    if multiplexed:
+        channel = MultiplexChannel(channel, multiplexed)
     return PassingChannel(channel if bearer is None else BearerChannel(channel, bearer))

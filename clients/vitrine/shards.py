@@ -9,7 +9,7 @@ from typing import TypeAlias, TypeVar
 
 import grpc
 
-from vitrine.channels import open_channel
+from vitrine.channels import FANNED_OUT, open_channel
 from vitrine.credentials import Credentials
 from vitrine.errors import DeadlineError, from_rpc_error
 from vitrine.fanout.breaker import Breaker, BreakerState
@@ -47,7 +47,7 @@ class ShardSet:
         if not addresses:
             raise ValueError("addresses must name at least one shard")
         self.addresses = tuple(addresses)
-        self._channels = [open_channel(address, credentials) for address in addresses]
+        self._channels = [open_channel(address, credentials, multiplexed=FANNED_OUT) for address in addresses]
         self.stubs: list[Stub] = [indexer_pb2_grpc.IndexerStub(channel) for channel in self._channels]
         self._observer = observer
         self.breakers = [Breaker(policy, partial(self._breaker_changed, index)) for index in range(len(addresses))]

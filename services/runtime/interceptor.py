@@ -6,7 +6,8 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -44,7 +45,9 @@ log = structlog.get_logger()
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _Method = TypeVar("_Method", bound=Callable[..., Awaitable[Any]])
+_Stream = TypeVar("_Stream", bound=Callable[..., AsyncIterator[Any]])
 _LONG_SECONDS = 3_600.0
+_OURS = "/vitrine."
 _MALFORMED = object()
 """In place of a message that cannot be read."""
 
@@ -55,6 +58,7 @@ class InFlight:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._count = 0
+        self._held = 0
         self._idle = asyncio.Event()
         self._idle.set()
         metrics.IN_FLIGHT.set_function(lambda: self._count)
@@ -77,12 +81,26 @@ class InFlight:
     def leave(self) -> None:
         """Counts one call less."""
         self._count -= 1
-        if self._count == 0:
-            self._idle.set()
+        self._look()
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Is not idle meanwhile: calls may come that are not known yet."""
+        self._held += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._held -= 1
+            self._look()
 
     async def wait_idle(self) -> None:
-        """Returns once no call is in flight."""
+        """Returns once no call is in flight, and none can be on its way."""
         await self._idle.wait()
+
+    def _look(self) -> None:
+        if self._count == 0 and self._held == 0:
+            self._idle.set()
 
 
 class ServiceInterceptor(grpc.aio.ServerInterceptor):
@@ -96,7 +114,18 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
         self._in_flight = in_flight
         self._deadline = default_deadline_seconds
         self._guard = guard or Guard()
-        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._methods: dict[str, Method] = {}
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    def learn(self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]) -> None:
+        """Takes the handlers of a service that is registered, for `method`."""
+        self._handlers |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
+
+    def method(self, name: str) -> Method | None:
+        """Returns `/package.Service/Method`, for calls that come otherwise than by RPCs of their own; None: no such."""
+        if (method := self._methods.get(name)) is None and name.startswith(_OURS) and name in self._handlers:
+            method = self._wrap(name, self._handlers[name])
+        return method
 
     async def intercept_service(
         self,
@@ -104,16 +133,17 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Returns the method's handler, wrapped."""
-        method = handler_call_details.method
-        if wrapped := self._wrapped.get(method):
-            return wrapped
+        name = handler_call_details.method
+        if method := self._methods.get(name):
+            return method.handler
         handler = await continuation(handler_call_details)
-        if handler is None or not method.startswith("/vitrine."):
+        if handler is None or not name.startswith(_OURS):
             return handler
-        wrapped = self._wrapped[method] = _Wrapped(
-            handler, method, self._in_flight, self._deadline, self._guard
-        ).handler()
-        return wrapped
+        return self._wrap(name, handler).handler
+
+    def _wrap(self, name: str, handler: grpc.RpcMethodHandler[Any, Any]) -> Method:
+        method = self._methods[name] = Method(handler, name, self._in_flight, self._deadline, self._guard)
+        return method
 
 
 def long_running(method: _Method) -> _Method:
@@ -122,7 +152,13 @@ def long_running(method: _Method) -> _Method:
     return method
 
 
-class _Wrapped:
+def standing(method: _Stream) -> _Stream:
+    """Marks a servicer's streaming method that is no work itself: it has no place among the calls in flight."""
+    method.__dict__["standing"] = True
+    return method
+
+
+class Method:
     """One method handler with everything around it."""
 
     def __init__(
@@ -152,20 +188,24 @@ class _Wrapped:
         self._sent = metrics.SENT.labels(*labels)
         self._received = metrics.RECEIVED.labels(*labels)
         self.handled = {code: metrics.HANDLED.labels(*labels, code.name) for code in grpc.StatusCode}
+        self.unary: Any = None
+        """Serves one call as an RPC does; what fails sets the context's status and returns None. None: a stream."""
+        if not handler.request_streaming and not handler.response_streaming:
+            self.unary = self._unary(handler.unary_unary)
+        self.decode = _forgiving(handler.request_deserializer or bytes)
+        self.encode = handler.response_serializer or bytes
+        self.handler = self._handler()
 
-    def handler(self) -> grpc.RpcMethodHandler[Any, Any]:
+    def _handler(self) -> grpc.RpcMethodHandler[Any, Any]:
         inner = self._inner
-        codec = {
-            "request_deserializer": _forgiving(inner.request_deserializer),
-            "response_serializer": inner.response_serializer,
-        }
+        codec = {"request_deserializer": self.decode, "response_serializer": self.encode}
         if inner.request_streaming and inner.response_streaming:
             return grpc.stream_stream_rpc_method_handler(self._streaming(inner.stream_stream), **codec)
         if inner.request_streaming:
             return grpc.stream_unary_rpc_method_handler(self._unary(inner.stream_unary), **codec)
         if inner.response_streaming:
             return grpc.unary_stream_rpc_method_handler(self._streaming(inner.unary_stream), **codec)
-        return grpc.unary_unary_rpc_method_handler(self._unary(inner.unary_unary), **codec)
+        return grpc.unary_unary_rpc_method_handler(self.unary, **codec)
 
     def _unary(self, behaviour: Any) -> Any:
         patient = getattr(behaviour, "long_running", False)
@@ -188,9 +228,11 @@ class _Wrapped:
         return call
 
     def _streaming(self, behaviour: Any) -> Any:
+        in_flight = not getattr(behaviour, "standing", False)
+
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             with _Call(self, context) as running:
-                running.enter()
+                running.enter(in_flight=in_flight)
                 leave_stages_out()
                 async for response in behaviour(self._taken(request, running.identity), context):
                     self._sent.inc()
@@ -223,15 +265,15 @@ class _Call:
 
     __slots__ = ("_context", "_entered", "_method", "_request_id", "_span", "_started", "identity")
 
-    def __init__(self, method: _Wrapped, context: Context) -> None:
+    def __init__(self, method: Method, context: Context) -> None:
         self._method = method
         self._context = context
         self._entered = False
         self._span: ServerSpan | None = None
         self.identity: Identity | None = None
 
-    def enter(self) -> None:
-        """Admits it.
+    def enter(self, *, in_flight: bool = True) -> None:
+        """Admits it; among those in flight, unless it is not to count.
 
         Raises:
             UnauthenticatedError: The caller is not known.
@@ -257,8 +299,9 @@ class _Call:
             if identity is not None:
                 caller = identity.caller(caller)
         set_caller(caller)
-        self._method.in_flight.enter()
-        self._entered = True
+        if in_flight:
+            self._method.in_flight.enter()
+            self._entered = True
 
     def __enter__(self) -> Self:
         self._started = time.perf_counter()
@@ -313,10 +356,8 @@ class _Call:
         self._context.set_trailing_metadata((*(status.trailing_metadata or ()), (REQUEST_ID, self._request_id)))
 
 
-def _forgiving(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+def _forgiving(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     """Returns a deserializer that does not raise: gRPC takes what does for a defect of the service."""
-    if deserializer is None:
-        return None
 
     def deserialize(content: bytes) -> Any:
         try:

@@ -86,6 +86,8 @@ RULES: dict[str, Rule] = {
     "/vitrine.v1.Indexer/Count": Rule(Scope.READ, _collection),
     "/vitrine.v1.Indexer/Snapshot": Rule(Scope.ADMIN, _collection),
     "/vitrine.v1.Indexer/Compact": Rule(Scope.ADMIN, _collection),
+    # Only opens the way: each call that comes on it is checked as one that comes by itself.
+    "/vitrine.v1.Multiplex/Exchange": Rule(Scope.READ),
     "/vitrine.v1.VisualSearch/Search": Rule(Scope.READ, _collection),
     "/vitrine.v1.VisualSearch/Recognize": Rule(Scope.READ, _collection),
     "/vitrine.v1.VisualSearch/Recommend": Rule(Scope.READ, _collection),

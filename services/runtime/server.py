@@ -22,6 +22,7 @@ from services.runtime.interceptor import InFlight, ServiceInterceptor
 from services.runtime.listening import check_listening
 from services.runtime.logs import configure_logs
 from services.runtime.metrics_http import MetricsServer
+from services.runtime.multiplex import MULTIPLEX_SERVICE, register_multiplex
 from services.runtime.resources import export_process, watch_loop
 from services.runtime.secrets import Secrets
 from services.runtime.settings import ServiceSettings, Settings, SettingsError, load_settings
@@ -124,9 +125,9 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, hang_up.set)
 
-    server = new_server(
-        settings, ServiceInterceptor(lifecycle.in_flight, settings.default_deadline_seconds, secrets.guard)
-    )
+    interceptor = ServiceInterceptor(lifecycle.in_flight, settings.default_deadline_seconds, secrets.guard)
+    server = new_server(settings, interceptor)
+    register_multiplex(server, interceptor, lifecycle.in_flight, lifecycle.draining, settings)
     export_process(settings.section)
     end_tracing = start_tracing(settings)
 
@@ -134,7 +135,7 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
     # It begins with SERVING, and health_port answers while the service still loads.
     await checker.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(checker, server)
-    names = (*application.grpc_services, health.SERVICE_NAME)
+    names = (*application.grpc_services, MULTIPLEX_SERVICE, health.SERVICE_NAME)
     if settings.reflection:
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
     address = listen(server, settings.host, settings.port, secrets.tls)
@@ -169,12 +170,13 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
     log.info("stopped")
 
 
-def new_server(settings: ServiceSettings, *interceptors: grpc.aio.ServerInterceptor) -> grpc.aio.Server:
+def new_server(settings: ServiceSettings, interceptor: ServiceInterceptor | None = None) -> grpc.aio.Server:
     """Returns a gRPC server that has not been started, without methods or ports."""
+    interceptors = () if interceptor is None else (interceptor,)
     server = grpc.aio.server(interceptors=interceptors, options=server_options(settings))
     # Generated code registers every method twice: by its service, which is enough, and one by one. For the latter
     # grpc.aio (1.85) keeps a task for each method and waits on all of them anew for every call.
-    vars(server)["add_registered_method_handlers"] = _leave_out
+    vars(server)["add_registered_method_handlers"] = _leave_out if interceptor is None else interceptor.learn
     return server
 
 
