@@ -21,6 +21,7 @@ from bench.index.datasets import Dataset
 from bench.index.setup import EF, Bench
 from bench.index.shard import PER_REQUEST, Shard, writing_job
 from bench.statistics import percentile_ms
+from vitrine.channels import FANNED_OUT
 
 SEARCHES, CALLS = "search", "count"
 IDLE = "idle"
@@ -76,6 +77,7 @@ async def measure(bench: Bench, data: Dataset, shard: Shard) -> dict[str, Any]:
         bench.prober.do(
             mode="probe",
             address=shard.address,
+            multiplexed=FANNED_OUT,
             until=str(stop),
             probes=[
                 _probe(SEARCHES, wire.SEARCH, bench.prepared(searches, "searches"), pace.probes_per_s),
@@ -150,7 +152,13 @@ async def freshness(bench: Bench, data: Dataset, shard: Shard) -> dict[str, Any]
 
     async def look(first: int) -> dict[str, Any]:
         run = await bench.prober.do(
-            mode="fresh", address=shard.address, first=first, count=pace.fresh_points, gap_seconds=gap, **job
+            mode="fresh",
+            address=shard.address,
+            multiplexed=FANNED_OUT,
+            first=first,
+            count=pace.fresh_points,
+            gap_seconds=gap,
+            **job,
         )
         return {
             f"{name}_p{share}_ms": percentile_ms(run[f"{name}_seconds"], share)

@@ -7,7 +7,7 @@ load generator on another; hnswlib has as many threads as our server on its core
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,19 +77,20 @@ class Comparison:
         data: Dataset,
         engines: dict[str, Engine],
         bare: HnswlibBare,
+        beside: Mapping[str, Engine],
         changed: Callable[[], None],
-        empty: Engine | None = None,
     ) -> None:
         """`engines` has ours under `vitrine`; `changed` is told after every measurement.
 
-        `empty` takes our requests and searches nothing.
+        Those `beside` take our requests too, single ones only: `rpc` is ours, each search an RPC of its own, and
+        `empty` searches nothing.
         """
         self._bench = bench
         self._data = data
         self._engines = engines
         self._bare = bare
         self._changed = changed
-        self._empty = empty
+        self._beside = dict(beside)
         self._rates: dict[tuple[str, str], list[float]] = defaultdict(list)
         self._latencies: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
         self._client: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -112,8 +113,8 @@ class Comparison:
                     await self._closed(name, engine, files[name, batch], load, callers, batch)
                     if name == "vitrine" and load in ("c1", f"batch{BATCH}"):  # right beside what it is compared with
                         await self._query_bare(load, batch)
-                if self._empty is not None and batch == 1:
-                    await self._closed("empty", self._empty, files["vitrine", 1], load, callers, 1)
+                for name, engine in self._beside.items() if batch == 1 else ():
+                    await self._closed(name, engine, files["vitrine", 1], load, callers, 1)
             self._summarise()
         await self._draw_curve()
 

@@ -1,7 +1,8 @@
 """The load generator, a process of its own (`bench.embedder.child`). It sends prepared bytes and decodes no answers.
 
-A job has a `mode` and the server's `address`; files are those of `bench.index.messages`, times are monotonic seconds,
-which all processes of a machine share.
+A job has a `mode` and the server's `address`, and names the methods whose calls go together on a stream, as those of a
+gateway do (`multiplexed`). Files are those of `bench.index.messages`, times are monotonic seconds, which all processes
+of a machine share.
 
     closed  `callers` loops over `requests` to `method`, for `seconds` after `warm_seconds`
     once    each of `requests` once, from `callers` loops; the answers go to the file `replies`
@@ -27,6 +28,7 @@ import uvloop
 from bench.embedder.child import Job, Result, serve
 from bench.index.messages import read_messages, write_messages
 from bench.index.writing import Call, fresh, upsert
+from vitrine.multiplex import MultiplexChannel
 
 _LOOK_SECONDS = 0.05
 _CALL_SECONDS = 30.0
@@ -131,8 +133,9 @@ async def handle(job: Job) -> Result:
     """Does one job."""
     modes = {"closed": closed, "once": once, "probe": probe, "upsert": upsert, "fresh": fresh}
     work = modes[job.pop("mode")]
+    multiplexed = job.pop("multiplexed", ())
     async with grpc.aio.insecure_channel(job.pop("address"), options=_OPTIONS) as channel:
-        result: Result = await work(channel, **job)  # type: ignore[operator]
+        result: Result = await work(MultiplexChannel(channel, multiplexed), **job)  # type: ignore[operator]
         return result
 
 

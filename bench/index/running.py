@@ -215,7 +215,8 @@ class Benchmark:
             bare = HnswlibBare(child, bench, data)
             self._say(f"{data.name}: building hnswlib's one graph")
             self.result["sets"][data.name]["hnswlib"] = await bare.build(os.cpu_count() or 1)
-            comparison = Comparison(bench, data, engines, bare, self._take_comparisons, empty)
+            beside = {"rpc": Ours(engines["vitrine"].address, multiplexed=()), "empty": empty}
+            comparison = Comparison(bench, data, engines, bare, beside, self._take_comparisons)
             self.result.setdefault("comparisons", {})[data.name] = comparison.result
             await comparison.run()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from bench.index import wire
 from bench.index.messages import read_messages, write_messages
 from bench.index.pinning import Cores
 from bench.index.recipe import Vectors
+from vitrine.channels import FANNED_OUT
 
 EF = 64
 """Beam width of every figure that does not say another: the service's default."""
@@ -89,6 +90,8 @@ class Engine(Protocol):
 
     address: str
     method: str
+    multiplexed: Collection[str]
+    """Methods whose calls go together on a stream."""
 
     def requests(self, queries: Vectors, *, ef: int, batch: int = 1, condition: str = "") -> list[bytes]:
         """Returns serialised searches, `batch` queries in each."""
@@ -101,12 +104,14 @@ class Engine(Protocol):
 
 
 class Ours:
-    """Our index, as an engine."""
+    """Our index, as an engine; asked as a gateway asks it."""
 
     method = wire.SEARCH
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, multiplexed: Collection[str] = FANNED_OUT) -> None:
+        """`multiplexed` empty: every search is an RPC of its own."""
         self.address = address
+        self.multiplexed = multiplexed
 
     def requests(self, queries: Vectors, *, ef: int, batch: int = 1, condition: str = "") -> list[bytes]:
         """Returns serialised searches, `batch` queries in each."""
@@ -154,6 +159,7 @@ class Bench:
                     mode="closed",
                     address=engine.address,
                     method=engine.method,
+                    multiplexed=list(engine.multiplexed),
                     requests=str(requests),
                     callers=callers,
                     seconds=seconds,
@@ -175,6 +181,7 @@ class Bench:
                 mode="once",
                 address=engine.address,
                 method=engine.method,
+                multiplexed=list(engine.multiplexed),
                 requests=str(self.prepared(requests, "once")),
                 callers=callers,
                 replies=str(replies),

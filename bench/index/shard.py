@@ -230,7 +230,7 @@ async def empty_server(logs: Path, cores: Collection[int]) -> AsyncIterator[Ours
     async with Supervisor(ROOT, logs) as supervisor:
         with pinned(cores):
             await supervisor.start(ProcessSpec("empty", "bench.peers.empty_server", address, {PORT: str(port)}))
-        yield Ours(address)
+        yield Ours(address, multiplexed=())
 
 
 def writing_job(data: Dataset, scratch: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 TITLES = {
     "vitrine": "Vitrine, gRPC",
+    "rpc": "Vitrine, an RPC for each search",
     "milvus": "Milvus, gRPC",
     "hnswlib": "hnswlib, in process, one graph",
     "empty": "grpc.aio that searches nothing",
@@ -18,7 +19,7 @@ MEANINGS = {
     "recall_unfiltered": "recall@10 at ef 64; the worse of the data sets",
     "recall_filtered_min": "the same under filters; the worst of all selectivities and kinds",
     "qps_over_milvus_c8": "queries/s at 8 callers, core for core; the worse of the data sets",
-    "c8_over_ceiling": "the same against a server that takes no more than an empty call and a bare search take",
+    "c8_over_ceiling": "the same against a server that takes no more than an empty RPC and a bare search take",
     "batch_over_hnswlib": "queries/s in batches of 100 against hnswlib in process; the worse of the data sets",
     "pause_ms_max": "longest answer while written to, sealing, merging and taking a snapshot",
     "busy_p99_ratio": "worst p99 of these over p99 idle",

@@ -51,6 +51,7 @@ class Milvus:
     """A running server with one collection."""
 
     method = SEARCH
+    multiplexed = ()
 
     def __init__(self, folder: Path, logs: Path) -> None:
         """Keeps its data in `folder`, which is emptied but for the unpacked binary."""

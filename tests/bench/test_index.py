@@ -263,7 +263,9 @@ async def test_rounds_compare_the_service_with_hnswlib_itself(bench, data, shard
     ):
         bare = HnswlibBare(child, bench, data)
         assert (await bare.build(1))["seconds"] >= 0
-        comparison = Comparison(bench, data, {"vitrine": Ours(shard.address)}, bare, lambda: changes.append(1), empty)
+        comparison = Comparison(
+            bench, data, {"vitrine": Ours(shard.address)}, bare, {"empty": empty}, lambda: changes.append(1)
+        )
         await comparison.run()
     result = json.loads(json.dumps(comparison.result))
     assert changes
