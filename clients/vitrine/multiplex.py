@@ -36,6 +36,9 @@ _MOST_CALLS = 1_000
 # How long a server that takes no calls on a stream is left in peace: it may be a newer one by then.
 _FORGET_SECONDS = 60.0
 
+# How a stream ends that was lost; what a call itself fails with comes as its answer.
+_LOST = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED})
+
 Metadata = Sequence[tuple[str, str]]
 
 
@@ -141,11 +144,13 @@ class _Stream:
         self._calls: deque[multiplex_pb2.Call] = deque()
         self._cancelled: list[int] = []
         self._news = asyncio.Event()
+        self._heard = asyncio.Event()
         self.takes_calls = True
         """Whether calls can be made on it: it has not ended, and the server did not ask to leave it."""
         self._loop = asyncio.get_running_loop()
         # Held here: the loop itself holds tasks only weakly.
-        self._tasks = [self._loop.create_task(self._write()), self._loop.create_task(self._read())]
+        self._writer = self._loop.create_task(self._write())
+        self._reader = self._loop.create_task(self._read())
 
     @property
     def under_way(self) -> int:
@@ -185,6 +190,8 @@ class _Stream:
     async def _write(self) -> None:
         """Sends what there is until the server asks to leave; a stream that ends by itself is the reader's business."""
         try:
+            # A message to a stream that was refused hides from grpc.aio (1.85) what it was refused with.
+            await self._heard.wait()
             while self.takes_calls:
                 await self._news.wait()
                 self._news.clear()
@@ -211,14 +218,14 @@ class _Stream:
         trailing: Sequence[tuple[str, Any]] = ()
         try:
             while (response := await self._stream.read()) is not grpc.aio.EOF:
+                self._heard.set()
                 for answer in response.answers:
                     if pending := self._pending.pop(answer.id, None):
                         self._settle(pending, answer)
                 if response.going_away:
                     self.takes_calls = False
                     self._news.set()
-            ended = await self._stream.code()
-            if ended is not grpc.StatusCode.OK:
+            if (ended := await self._stream.code()) is not grpc.StatusCode.OK:
                 code, details = ended, await self._stream.details()
                 trailing = tuple(await self._stream.trailing_metadata())
         except grpc.aio.AioRpcError as error:
@@ -245,19 +252,21 @@ class _Stream:
     def _end(self, code: grpc.StatusCode | None, details: str, trailing: Sequence[tuple[str, Any]]) -> None:
         """Ends what is under way; code None: the channel was closed."""
         self.takes_calls = False
-        self._news.set()
+        self._writer.cancel()
         if code is grpc.StatusCode.UNIMPLEMENTED:
             self._unsupported()
+        # Nothing was sent yet: whatever the stream died of, the calls have not begun.
+        alone = not self._heard.is_set() and code in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL)
         pendings, self._pending = self._pending, {}
         for pending in pendings.values():
             if pending.done():
                 continue
             if code is None:
                 pending.cancel()
-            elif code is grpc.StatusCode.UNIMPLEMENTED:
+            elif alone:
                 self._call_alone(pending)
             else:
-                pending.fail(code, details, trailing)
+                pending.fail(grpc.StatusCode.UNAVAILABLE if code in _LOST else code, details, trailing)
 
     def _call_alone(self, pending: _Pending) -> None:
         """Makes a call by itself that cannot be made here."""

@@ -22,7 +22,7 @@ from services.runtime.interceptor import InFlight, ServiceInterceptor
 from services.runtime.listening import check_listening
 from services.runtime.logs import configure_logs
 from services.runtime.metrics_http import MetricsServer
-from services.runtime.multiplex import MULTIPLEX_SERVICE, register_multiplex
+from services.runtime.multiplex.service import MULTIPLEX_SERVICE, register_multiplex
 from services.runtime.resources import export_process, watch_loop
 from services.runtime.secrets import Secrets
 from services.runtime.settings import ServiceSettings, Settings, SettingsError, load_settings

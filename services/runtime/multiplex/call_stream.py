@@ -1,85 +1,22 @@
-"""Unary calls that come many on one stream: each is served as one that comes by an RPC of its own.
-
-In Python an RPC costs its two sides several times what a message on a stream costs (docs/decisions/0027).
-"""
+"""One stream of calls, from its first to its last answer."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final, cast
+from collections.abc import AsyncIterator
+from typing import cast
 
-import grpc
-from google.rpc import status_pb2
-
-from services.runtime.interceptor import Context, InFlight, Method, ServiceInterceptor, standing
-from services.runtime.settings import ServiceSettings
+from services.runtime.interceptor import Context, Method, ServiceInterceptor
+from services.runtime.multiplex.call_context import CallContext
 from vitrine.errors import InvalidArgumentError, UnimplementedError, VitrineError, to_status
 from vitrine.multiplex import MAX_CALL_BYTES, MAX_MESSAGE_BYTES
-from vitrine.v1 import multiplex_pb2, multiplex_pb2_grpc
-
-MULTIPLEX_SERVICE: Final = "vitrine.v1.Multiplex"
-
-_STATUS_DETAILS = "grpc-status-details-bin"
-# A client that was asked to leave does so at once; one that does not is cut off.
-_LEAVE_SECONDS = 5.0
+from vitrine.v1 import multiplex_pb2
 
 
-def register_multiplex(
-    server: grpc.aio.Server,
-    interceptor: ServiceInterceptor,
-    in_flight: InFlight,
-    draining: asyncio.Event,
-    settings: ServiceSettings,
-) -> None:
-    """Lets a server take the unary calls of all its services on streams too."""
-    servicer = MultiplexServicer(interceptor, in_flight, draining, settings)
-    multiplex_pb2_grpc.add_MultiplexServicer_to_server(servicer, server)
-
-
-class MultiplexServicer(multiplex_pb2_grpc.MultiplexServicer):
-    """Answers what `multiplex.proto` promises."""
-
-    def __init__(
-        self, interceptor: ServiceInterceptor, in_flight: InFlight, draining: asyncio.Event, settings: ServiceSettings
-    ) -> None:
-        self._interceptor = interceptor
-        self._in_flight = in_flight
-        self._draining = draining
-        self._most = settings.max_streams_per_connection
-        self._age = settings.max_connection_age_seconds or math.inf
-
-    @standing
-    async def Exchange(
-        self, request_iterator: AsyncIterator[multiplex_pb2.ExchangeRequest], context: Context
-    ) -> AsyncIterator[multiplex_pb2.ExchangeResponse]:
-        """Serves the calls that come on one stream."""
-        exchange = _Exchange(self._interceptor, context, self._most)
-        retiring = asyncio.create_task(self._retire(exchange))
-        with self._in_flight.hold():
-            try:
-                async for response in exchange.run(request_iterator):
-                    yield response
-            finally:
-                retiring.cancel()
-
-    async def _retire(self, exchange: _Exchange) -> None:
-        """Asks the client to leave when the server drains, or the stream is as old as a connection gets."""
-        waiting = asyncio.create_task(self._draining.wait())
-        try:
-            await asyncio.wait((waiting,), timeout=None if math.isinf(self._age) else self._age)
-        finally:
-            waiting.cancel()
-        exchange.say_goodbye()
-        await asyncio.sleep(_LEAVE_SECONDS)
-        exchange.stop_reading()
-
-
-class _Exchange:
+class CallStream:
     """One stream of calls."""
 
     def __init__(self, interceptor: ServiceInterceptor, context: Context, most: int) -> None:
@@ -166,7 +103,7 @@ class _Exchange:
             method = self._method(call)
         except VitrineError as error:
             return multiplex_pb2.Answer(id=call.id, status=to_status(error))
-        context = _CallContext(self._context, [(each.key, each.value) for each in call.metadata], deadline)
+        context = CallContext(self._context, [(each.key, each.value) for each in call.metadata], deadline)
         response = await method.unary(method.decode(call.request), cast("Context", context))
         if context.status is not None:
             return multiplex_pb2.Answer(id=call.id, status=context.status)
@@ -204,54 +141,3 @@ class _Exchange:
             size += len(answer.response)
             response.answers.append(answer)
         return response
-
-
-class _CallContext:
-    """What the methods of a service ask of a call's context, for a call that has no RPC of its own."""
-
-    __slots__ = ("_code", "_deadline", "_metadata", "_stream", "status")
-
-    def __init__(self, stream: Context, metadata: Sequence[tuple[str, str]], deadline: float | None) -> None:
-        """`deadline` is of `time.monotonic`."""
-        self._stream = stream
-        self._metadata = metadata
-        self._deadline = deadline
-        self._code: grpc.StatusCode | None = None
-        self.status: status_pb2.Status | None = None
-        """What the call failed with; None: it did not."""
-
-    def invocation_metadata(self) -> Sequence[tuple[str, str]]:
-        """As `grpc.aio.ServicerContext`."""
-        return self._metadata
-
-    def time_remaining(self) -> float | None:
-        """As `grpc.aio.ServicerContext`."""
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-
-    def auth_context(self) -> Any:
-        """As `grpc.aio.ServicerContext`: the connection's."""
-        return self._stream.auth_context()
-
-    def peer(self) -> str:
-        """As `grpc.aio.ServicerContext`."""
-        return self._stream.peer()
-
-    def code(self) -> grpc.StatusCode | None:
-        """As `grpc.aio.ServicerContext`."""
-        return self._code
-
-    def set_code(self, code: grpc.StatusCode) -> None:
-        """As `grpc.aio.ServicerContext`."""
-        self._code = code
-        self.status = status_pb2.Status(code=code.value[0])
-
-    def set_details(self, details: str) -> None:
-        """As `grpc.aio.ServicerContext`, after `set_code`."""
-        if self.status is not None:
-            self.status.message = details
-
-    def set_trailing_metadata(self, metadata: Sequence[tuple[str, str | bytes]]) -> None:
-        """As `grpc.aio.ServicerContext`: a status with details is what the call failed with."""
-        for key, value in metadata:
-            if key == _STATUS_DETAILS and isinstance(value, bytes):
-                self.status = status_pb2.Status.FromString(value)
