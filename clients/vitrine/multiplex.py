@@ -245,7 +245,8 @@ class _Stream:
                 pending.fail(grpc.StatusCode.INTERNAL, f"the response cannot be read: {error}")
         elif kind == "status":
             status = rpc_status.to_status(answer.status)
-            pending.fail(status.code, status.details or "", tuple(status.trailing_metadata or ()))
+            said = [(each.key, each.value) for each in answer.trailing_metadata]
+            pending.fail(status.code, status.details or "", (*(status.trailing_metadata or ()), *said))
         else:
             self._call_alone(pending)
 

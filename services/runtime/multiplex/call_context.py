@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from google.rpc import status_pb2
@@ -17,16 +18,22 @@ _STATUS_DETAILS = "grpc-status-details-bin"
 class CallContext:
     """What the methods of a service ask of a call's context, for a call that has no RPC of its own."""
 
-    __slots__ = ("_code", "_deadline", "_metadata", "_stream", "status")
+    __slots__ = ("_code", "_deadline", "_metadata", "_stream", "status", "trailing_metadata")
 
-    def __init__(self, stream: Context, metadata: Sequence[tuple[str, str]], deadline: float | None) -> None:
-        """`deadline` is of `time.monotonic`."""
+    def __init__(self, stream: Context, metadata: Sequence[tuple[str, str]], seconds: float | None) -> None:
+        """`seconds` may pass until nobody waits for the answer; None: any."""
         self._stream = stream
         self._metadata = metadata
-        self._deadline = deadline
+        self._deadline = None if seconds is None else time.monotonic() + seconds
         self._code: grpc.StatusCode | None = None
         self.status: status_pb2.Status | None = None
         """What the call failed with; None: it did not."""
+        self.trailing_metadata: list[tuple[str, str]] = []
+        """Said at the end of a call that failed, besides its status."""
+
+    def expire(self) -> None:
+        """Notes that the time has passed: clocks may differ in the last millisecond."""
+        self._deadline = -math.inf
 
     def invocation_metadata(self) -> Sequence[tuple[str, str]]:
         """As `grpc.aio.ServicerContext`."""
@@ -63,3 +70,18 @@ class CallContext:
         for key, value in metadata:
             if key == _STATUS_DETAILS and isinstance(value, bytes):
                 self.status = status_pb2.Status.FromString(value)
+            elif isinstance(value, str):
+                self.trailing_metadata.append((key, value))
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
+    ) -> NoReturn:
+        """As `grpc.aio.ServicerContext`.
+
+        Raises:
+            grpc.aio.AbortError: Always.
+        """
+        self.set_code(code)
+        self.set_details(details)
+        self.set_trailing_metadata(trailing_metadata)
+        raise grpc.aio.AbortError

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import time
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from functools import partial
 from typing import cast
+
+import grpc
+import structlog
 
 from services.runtime.interceptor import Context, Method, ServiceInterceptor
 from services.runtime.multiplex.call_context import CallContext
-from vitrine.errors import InvalidArgumentError, UnimplementedError, VitrineError, to_status
+from vitrine.errors import InternalError, InvalidArgumentError, UnimplementedError, VitrineError, to_status
 from vitrine.multiplex import MAX_CALL_BYTES, MAX_MESSAGE_BYTES
 from vitrine.v1 import multiplex_pb2
+
+log = structlog.get_logger()
+
+_LONGEST_SECONDS = 86_400.0
 
 
 class CallStream:
@@ -25,7 +33,7 @@ class CallStream:
         self._context = context
         self._most = most
         self._answers: deque[multiplex_pb2.Answer] = deque()
-        self._running: dict[int, asyncio.Task[None]] = {}
+        self._running: dict[int, asyncio.Task[multiplex_pb2.Answer]] = {}
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
@@ -75,39 +83,46 @@ class CallStream:
                 self._begin(call)
 
     def _begin(self, call: multiplex_pb2.Call) -> None:
+        """Serves a call in a task of its own.
+
+        Raises:
+            InvalidArgumentError: Its id is that of another one.
+        """
         if call.id in self._running:
             raise InvalidArgumentError(f"calls.id: {call.id} is under way already", field="calls.id")
+        seconds = min(call.timeout_seconds, _LONGEST_SECONDS) if call.timeout_seconds > 0 else None
+        context = CallContext(self._context, [(each.key, each.value) for each in call.metadata], seconds)
         # Nothing of the stream's own context: who calls, for which request, is each call's own.
-        task = asyncio.Task(self._serve(call), context=contextvars.Context())
+        task = asyncio.Task(self._serve(call, context), context=contextvars.Context())
         self._running[call.id] = task
-
-    async def _serve(self, call: multiplex_pb2.Call) -> None:
-        deadline = time.monotonic() + call.timeout_seconds if call.timeout_seconds > 0 else None
         timer = None
-        if deadline is not None and (task := asyncio.current_task()) is not None:
+        if seconds is not None:
             # As gRPC does where a call is an RPC: there is nobody left to answer.
-            timer = asyncio.get_running_loop().call_later(call.timeout_seconds, task.cancel)
-        try:
-            self._answers.append(await self._answer(call, deadline))
-        except asyncio.CancelledError:
-            pass  # counted as such where it was served
-        finally:
-            if timer is not None:
-                timer.cancel()
-            del self._running[call.id]
-            self._room.set()
-            self._news.set()
+            timer = asyncio.get_running_loop().call_later(seconds, _expire, context, task)
+        task.add_done_callback(partial(self._ended, call.id, timer))
 
-    async def _answer(self, call: multiplex_pb2.Call, deadline: float | None) -> multiplex_pb2.Answer:
+    def _ended(self, number: int, timer: asyncio.TimerHandle | None, task: asyncio.Task[multiplex_pb2.Answer]) -> None:
+        if timer is not None:
+            timer.cancel()
+        del self._running[number]
+        if not task.cancelled():
+            self._answers.append(task.result())
+        self._room.set()
+        self._news.set()
+
+    async def _serve(self, call: multiplex_pb2.Call, context: CallContext) -> multiplex_pb2.Answer:
         try:
             method = self._method(call)
+            with suppress(grpc.aio.AbortError):  # its status is the context's
+                response = await method.unary(method.decode(call.request), cast("Context", context))
+            if context.status is not None:
+                return _failed(call, context)
+            content = method.encode(response)
         except VitrineError as error:
             return multiplex_pb2.Answer(id=call.id, status=to_status(error))
-        context = CallContext(self._context, [(each.key, each.value) for each in call.metadata], deadline)
-        response = await method.unary(method.decode(call.request), cast("Context", context))
-        if context.status is not None:
-            return multiplex_pb2.Answer(id=call.id, status=context.status)
-        content = method.encode(response)
+        except Exception:  # a defect must not leave its caller without an answer
+            log.exception("call failed", method=call.method[:120])
+            return multiplex_pb2.Answer(id=call.id, status=to_status(InternalError("internal error")))
         if len(content) > MAX_MESSAGE_BYTES:
             return multiplex_pb2.Answer(id=call.id, too_large=True)
         return multiplex_pb2.Answer(id=call.id, response=content)
@@ -141,3 +156,13 @@ class CallStream:
             size += len(answer.response)
             response.answers.append(answer)
         return response
+
+
+def _failed(call: multiplex_pb2.Call, context: CallContext) -> multiplex_pb2.Answer:
+    said = [multiplex_pb2.Header(key=key, value=value) for key, value in context.trailing_metadata]
+    return multiplex_pb2.Answer(id=call.id, status=context.status, trailing_metadata=said)
+
+
+def _expire(context: CallContext, task: asyncio.Task[multiplex_pb2.Answer]) -> None:
+    context.expire()
+    task.cancel()
