@@ -28,7 +28,7 @@ import uvloop
 from bench.embedder.child import Job, Result, serve
 from bench.index.messages import read_messages, write_messages
 from bench.index.writing import Call, fresh, upsert
-from vitrine.multiplex import MultiplexChannel
+from vitrine.multiplex.channel import MultiplexChannel
 
 _LOOK_SECONDS = 0.05
 _CALL_SECONDS = 30.0

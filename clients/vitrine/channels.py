@@ -11,7 +11,7 @@ from vitrine.bearer import BearerChannel
 from vitrine.credentials import Credentials
 from vitrine.errors import InvalidArgumentError
 from vitrine.loopback import is_loopback
-from vitrine.multiplex import MultiplexChannel
+from vitrine.multiplex.channel import MultiplexChannel
 from vitrine.passing import PassingChannel
 
 MAX_MESSAGE_BYTES = 32 * 2**20
@@ -20,14 +20,19 @@ MAX_MESSAGE_BYTES = 32 * 2**20
 # costs every call the waits of both.
 _RETRIED_BY_FAN_OUT = ("Search", "SearchText", "Get")
 
-FANNED_OUT = tuple(f"/vitrine.v1.Indexer/{method}" for method in _RETRIED_BY_FAN_OUT)
-"""What a search asks of every shard."""
 
 # They change nothing, so that they may be made twice whatever became of the first.
 _READING = {
     "vitrine.v1.VisualSearch": ("Search", "Recognize", "Recommend", "Get", "GetStatus"),
     "vitrine.v1.Embedder": ("Embed", "GetModel", "ListModels"),
 }
+
+FANNED_OUT = tuple(f"/vitrine.v1.Indexer/{method}" for method in _RETRIED_BY_FAN_OUT)
+"""What a search asks of every shard, as paths of RPCs."""
+SEARCHING = tuple(f"/vitrine.v1.VisualSearch/{method}" for method in _READING["vitrine.v1.VisualSearch"])
+"""What shoppers ask of a gateway."""
+EMBEDDING = tuple(f"/vitrine.v1.Embedder/{method}" for method in _READING["vitrine.v1.Embedder"])
+"""What a gateway asks of an embedder."""
 
 
 def _retried(*codes: str) -> dict[str, object]:
@@ -72,8 +77,8 @@ def open_channel(
     """Opens a channel to `host:port`; it connects when first used and reconnects by itself.
 
     It spreads calls over all addresses that the name stands for, and looks them up again whenever a connection ends.
-    Those of the methods in `multiplexed` (`/package.Service/Method`) go together, to one of the addresses at a time:
-    for a server that is one process, and that is asked often.
+    Those of the methods in `multiplexed` (`FANNED_OUT`, `SEARCHING` or `EMBEDDING`) go on streams, many together: for
+    servers that are asked often.
 
     Raises:
         InvalidArgumentError: A file of the credentials cannot be read, or a token would go over plain text to another
@@ -109,5 +114,5 @@ def open_channel(
             field="tls",
         )
     if multiplexed:
-        channel = MultiplexChannel(channel, multiplexed)
+        channel = MultiplexChannel(channel, multiplexed, retried=frozenset(multiplexed) - frozenset(FANNED_OUT))
     return PassingChannel(channel if bearer is None else BearerChannel(channel, bearer))

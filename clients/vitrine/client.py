@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, Self
 import grpc
 
 from vitrine.callers import CLIENT_HEADER, check_caller
-from vitrine.channels import open_channel
+from vitrine.channels import SEARCHING, open_channel
 from vitrine.credentials import Credentials, Tls
 from vitrine.engine import SearchEngine
 from vitrine.errors import InvalidArgumentError, PreconditionError, from_rpc_error
@@ -46,7 +46,7 @@ class _Gateway:
 
     def __init__(self, address: str, caller: str, credentials: Credentials) -> None:
         self._metadata = ((CLIENT_HEADER, check_caller(caller)),) if caller else ()
-        self._channel = open_channel(address, credentials)
+        self._channel = open_channel(address, credentials, multiplexed=SEARCHING)
         self._stub: search_pb2_grpc.VisualSearchAsyncStub = search_pb2_grpc.VisualSearchStub(self._channel)
 
     async def search(self, request: search_pb2.SearchRequest, timeout: float) -> search_pb2.SearchResponse:
@@ -121,8 +121,8 @@ class AsyncVitrine:
 
     Timeouts: every method but `feedback`, a stream of unknown length, takes `timeout` in seconds (10 unless given). It
     is the deadline of the whole call in all services, after which `DeadlineError` is raised.
-    Retries: a call that found no server (UNAVAILABLE) is made up to 3 times within its timeout, 0.05 to 0.5 s apart,
-    less often where many fail. Nothing else is retried: `error.retry_after` says after how many seconds to come back
+    Retries: a call that found no server (UNAVAILABLE) is made up to 4 times within its timeout, up to 0.5 s apart, less
+    often where many fail. Nothing else is retried: `error.retry_after` says after how many seconds to come back
     where the server gave advice.
     Errors: every method raises a `vitrine.errors.VitrineError`, in the kind that fits: `InvalidArgumentError` (names
     the field and the limit), `NotFoundError`, `OverloadedError`, `UnavailableError`, `DeadlineError`, ….

@@ -18,7 +18,7 @@ from vitrine.errors import (
     OverloadedError,
     from_rpc_error,
 )
-from vitrine.multiplex import MultiplexChannel
+from vitrine.multiplex.channel import MultiplexChannel
 from vitrine.v1 import indexer_pb2, indexer_pb2_grpc
 
 

@@ -15,7 +15,8 @@ from services.runtime.multiplex.service import register_multiplex
 from services.runtime.server import new_server
 from vitrine.callers import current_caller
 from vitrine.errors import UnauthenticatedError, from_rpc_error
-from vitrine.multiplex import MAX_CALL_BYTES, MAX_MESSAGE_BYTES, MultiplexChannel
+from vitrine.multiplex.channel import MultiplexChannel
+from vitrine.multiplex.limits import MAX_ANSWER_BYTES, MAX_CALL_BYTES
 from vitrine.v1 import indexer_pb2, indexer_pb2_grpc, multiplex_pb2, multiplex_pb2_grpc
 
 COUNT = "/vitrine.v1.Indexer/Count"
@@ -135,8 +136,8 @@ async def test_what_is_large_goes_and_comes_by_itself(serving):
         before = handled("OK")
         assert (await stub.Count(count("x" * 2 * MAX_CALL_BYTES))).points == 2 * MAX_CALL_BYTES
         assert handled("OK") - before == 1
-        large = indexer_pb2.DescribeCollectionRequest(collection=str(2 * MAX_MESSAGE_BYTES))
-        assert len((await stub.DescribeCollection(large, timeout=20)).collection.spec.name) == 2 * MAX_MESSAGE_BYTES
+        large = indexer_pb2.DescribeCollectionRequest(collection=str(2 * MAX_ANSWER_BYTES))
+        assert len((await stub.DescribeCollection(large, timeout=20)).collection.spec.name) == 2 * MAX_ANSWER_BYTES
         with pytest.raises(grpc.RpcError) as caught:
             await stub.DescribeCollection(indexer_pb2.DescribeCollectionRequest(collection=str(2**26)))
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -277,7 +278,7 @@ async def test_an_id_stands_for_one_call_at_a_time(serving):
         await stream.write(multiplex_pb2.ExchangeRequest(calls=calls))
         server.servicer.release.set()
         assert (await answers(stream, 1))[1].response
-        with pytest.raises(grpc.RpcError, match="calls.id: 1 is under way") as caught:
+        with pytest.raises(grpc.RpcError, match=r"calls\.id: 1 is under way") as caught:
             await asyncio.wait_for(stream.read(), 10)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 

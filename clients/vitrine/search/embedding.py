@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vitrine.channels import open_channel
+from vitrine.channels import EMBEDDING, open_channel
 from vitrine.credentials import Credentials
 from vitrine.errors import UnavailableError, from_status
 from vitrine.naming import named
@@ -35,7 +35,7 @@ class QueryEmbedder:
     def __init__(self, address: str, credentials: Credentials | None = None) -> None:
         """Opens a channel (lazily connected) to `host:port`."""
         self.address = address
-        self._channel = open_channel(address, credentials)
+        self._channel = open_channel(address, credentials, multiplexed=EMBEDDING)
         self.stub: embedder_pb2_grpc.EmbedderAsyncStub = embedder_pb2_grpc.EmbedderStub(self._channel)
 
     async def embed(

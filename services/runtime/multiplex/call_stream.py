@@ -16,7 +16,7 @@ import structlog
 from services.runtime.interceptor import Context, Method, ServiceInterceptor
 from services.runtime.multiplex.call_context import CallContext
 from vitrine.errors import InternalError, InvalidArgumentError, UnimplementedError, VitrineError, to_status
-from vitrine.multiplex import MAX_CALL_BYTES, MAX_MESSAGE_BYTES
+from vitrine.multiplex.limits import MAX_ANSWER_BYTES, MAX_CALL_BYTES, MESSAGE_BYTES
 from vitrine.v1 import multiplex_pb2
 
 log = structlog.get_logger()
@@ -123,7 +123,7 @@ class CallStream:
         except Exception:  # a defect must not leave its caller without an answer
             log.exception("call failed", method=call.method[:120])
             return multiplex_pb2.Answer(id=call.id, status=to_status(InternalError("internal error")))
-        if len(content) > MAX_MESSAGE_BYTES:
+        if len(content) > MAX_ANSWER_BYTES:
             return multiplex_pb2.Answer(id=call.id, too_large=True)
         return multiplex_pb2.Answer(id=call.id, response=content)
 
@@ -151,7 +151,7 @@ class CallStream:
         response = multiplex_pb2.ExchangeResponse(going_away=self._goodbye)
         self._goodbye = False
         size = 0
-        while self._answers and size < MAX_MESSAGE_BYTES:
+        while self._answers and size < MESSAGE_BYTES:
             answer = self._answers.popleft()
             size += len(answer.response)
             response.answers.append(answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Final
@@ -42,6 +43,7 @@ class MultiplexServicer(multiplex_pb2_grpc.MultiplexServicer):
         self._in_flight = in_flight
         self._draining = draining
         self._most = settings.max_streams_per_connection
+        self._name = uuid.uuid4().hex
         self._age = settings.max_connection_age_seconds or None
 
     @standing
@@ -53,7 +55,7 @@ class MultiplexServicer(multiplex_pb2_grpc.MultiplexServicer):
         retiring = asyncio.create_task(self._retire(calls))
         with self._in_flight.hold():
             try:
-                yield multiplex_pb2.ExchangeResponse()  # calls are taken
+                yield multiplex_pb2.ExchangeResponse(server=self._name)
                 async for response in calls.run(request_iterator):
                     yield response
             finally:

@@ -1,0 +1,139 @@
+"""A channel whose calls go on streams: which calls, on which stream, to which of several servers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
+from typing import Any, Final
+
+import grpc
+
+from vitrine.callers import CLIENT_HEADER
+from vitrine.credentials import AUTHORIZATION
+from vitrine.fanout.budget import RetryBudget
+from vitrine.multiplex.limits import MAX_CALL_BYTES
+from vitrine.multiplex.pending import Metadata, Method, Pending
+from vitrine.multiplex.stream import CallStream
+from vitrine.v1 import multiplex_pb2
+from vitrine.wrapping import WrappingChannel
+
+EXCHANGE: Final = "/vitrine.v1.Multiplex/Exchange"
+# What the stream itself says of its caller; the rest is each call's own.
+_STREAM_METADATA = frozenset({AUTHORIZATION, CLIENT_HEADER})
+# Calls under way on one stream; further ones are made by themselves.
+_MOST_CALLS = 1_000
+# How long a server that takes no calls on a stream is left in peace: it may be a newer one by then.
+_FORGET_SECONDS = 60.0
+# How often it is looked whether there are more servers.
+_LOOK_SECONDS = 10.0
+_LOOK_AGAIN_SECONDS = 1.0
+# As gRPC's own throttle (`vitrine.channels`).
+_RETRY_SHARE = 0.1
+_RETRIES_AT_ONCE = 10.0
+
+
+class MultiplexChannel(WrappingChannel):
+    """Makes calls of some methods on streams, one to each server that the channel's name stands for.
+
+    gRPC does not tell how many these are. With `round_robin` it gives one stream after the other to one server after
+    the other, and each server says which one it is; so streams are opened until a known one comes again, every 10 s
+    and whenever one ended. A call goes where the fewest are under way. For one event loop, as all of grpc.aio.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, methods: Collection[str], *, retried: Collection[str] = ()) -> None:
+        """Wraps a channel.
+
+        Args:
+            channel: Its calls are made as they are where they cannot go on a stream.
+            methods: The unary ones that can, `/package.Service/Method`.
+            retried: Those of them whose calls may be made twice: one that found no server (UNAVAILABLE) is made again
+                by itself, a tenth of all calls at most.
+        """
+        super().__init__(channel)
+        self._methods = frozenset(methods)
+        self._retried = frozenset(retried)
+        self._budget = RetryBudget(_RETRY_SHARE, _RETRIES_AT_ONCE)
+        self._open = channel.stream_stream(
+            EXCHANGE,
+            request_serializer=multiplex_pb2.ExchangeRequest.SerializeToString,
+            response_deserializer=multiplex_pb2.ExchangeResponse.FromString,
+        )
+        self._streams: list[CallStream] = []
+        self._unsupported_until = 0.0
+        self._look_at = 0.0
+
+    def wrap(self, path: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        """As `WrappingChannel`: what does not go on a stream is as it was."""
+        return method
+
+    def unary_unary(
+        self,
+        method: str,
+        request_serializer: Callable[[Any], bytes] | None = None,
+        response_deserializer: Callable[[bytes], Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """As `grpc.aio.Channel`."""
+        alone = self._channel.unary_unary(method, request_serializer, response_deserializer, **options)
+        if method not in self._methods:
+            return alone
+        encode, decode = request_serializer or bytes, response_deserializer or bytes
+        return partial(self._call, Method(method, alone, encode, decode, method in self._retried))
+
+    def greeted(self, stream: CallStream) -> None:
+        """As `Owner`."""
+        now = asyncio.get_running_loop().time()
+        if any(other.server == stream.server for other in self._streams if other is not stream):
+            self._streams.remove(stream)
+            stream.leave()
+            self._look_at = now + _LOOK_SECONDS
+        else:
+            self._look_at = now
+
+    def ended(self, stream: CallStream, code: grpc.StatusCode) -> None:
+        """As `Owner`."""
+        self._streams.remove(stream)
+        now = asyncio.get_running_loop().time()
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            self._unsupported_until = now + _FORGET_SECONDS
+        self._look_at = now if code is grpc.StatusCode.OK else now + _LOOK_AGAIN_SECONDS
+
+    def retries(self, pending: Pending) -> bool:
+        """As `Owner`."""
+        return pending.method.retried and self._budget.take()
+
+    def _call(
+        self,
+        method: Method,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+        **options: Any,
+    ) -> Awaitable[Any]:
+        content = method.encode(request)
+        metadata = tuple(metadata or ())
+        stream = None if options or len(content) > MAX_CALL_BYTES else self._choose(metadata)
+        if stream is None:
+            return method.alone(request, timeout=timeout, metadata=metadata or None, **options)
+        self._budget.called()
+        pending = Pending(method, request, timeout, metadata)
+        stream.send(pending, content)
+        return pending
+
+    def _choose(self, metadata: Metadata) -> CallStream | None:
+        """Returns the stream for a call; None: it is made by itself."""
+        now = asyncio.get_running_loop().time()
+        if now < self._unsupported_until:
+            return None
+        if not self._streams or (now >= self._look_at and all(stream.server for stream in self._streams)):
+            said = tuple(each for each in metadata if each[0] in _STREAM_METADATA)
+            self._streams.append(CallStream(self._open(metadata=said or None), self))
+        stream = min(self._streams, key=_burden)
+        return stream if stream.under_way < _MOST_CALLS else None
+
+
+def _burden(stream: CallStream) -> tuple[bool, int]:
+    """Orders streams: first those whose server is known to take calls, then by calls under way."""
+    return not stream.server, stream.under_way
