@@ -65,7 +65,9 @@ class Services:
         shares = [len(range(number, callers, len(clients))) for number in range(len(clients))]
         answers = await asyncio.gather(
             *(
-                self._do(number, mode="closed", protocol="lean-grpc", callers=share, seconds=seconds, warm_seconds=0.3)
+                self._do(
+                    number, mode="closed", protocol="lean-stream", callers=share, seconds=seconds, warm_seconds=0.3
+                )
                 for number, share in enumerate(shares)
                 if share
             )

@@ -6,17 +6,22 @@ The load generator runs on the cores of the service it loads, so every protocol'
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
+import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol, cast
 
 import grpc
 
 from bench.embedder.http2 import Http2Connection, grpc_message, header_block
-from vitrine.errors import from_rpc_error
-from vitrine.v1 import embedder_pb2
+from vitrine.errors import from_rpc_error, from_status
+from vitrine.multiplex.channel import EXCHANGE
+from vitrine.v1 import embedder_pb2, multiplex_pb2
 
 EMBED = "/vitrine.v1.Embedder/Embed"
+# Of `ExchangeRequest.calls`, `Call.id` and `Call.timeout_seconds`.
+_CALL_TAG, _ID_TAG, _TIMEOUT_TAG = b"\x0a", b"\x08", b"\x21"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CODES: dict[int | None, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -89,8 +94,63 @@ class GrpcTarget:
         await self._channel.close()
 
 
-class LeanGrpcTarget:
-    """`Embed` alone, by the leanest client there is (`bench.embedder.http2`), on one connection for all callers.
+class LeanStreamTarget:
+    """`Embed` on one stream of calls for all callers, as a gateway makes it, by the leanest client there is."""
+
+    def __init__(self, address: str, images: Sequence[bytes], answer_bytes: int) -> None:
+        self._host, _, port = address.rpartition(":")
+        self._port = int(port)
+        self._answer_bytes = answer_bytes
+        self._headers = _headers(address, EXCHANGE)
+        self._calls = [
+            multiplex_pb2.Call(method=EMBED, request=request).SerializeToString() for request in embed_requests(images)
+        ]
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[multiplex_pb2.Answer]] = {}
+        self._greeting = asyncio.Event()
+        self._connection: Http2Connection | None = None
+
+    async def caller(self) -> Call:
+        """Returns one more caller; the first connects."""
+        if self._connection is None:
+            loop = asyncio.get_running_loop()
+            _, self._connection = await loop.create_connection(Http2Connection, self._host, self._port)
+            self._send, self._end = self._connection.open(self._headers, self._take)
+        await self._greeting.wait()
+        return self._one
+
+    def _take(self, message: bytes) -> None:
+        self._greeting.set()
+        for answer in multiplex_pb2.ExchangeResponse.FromString(message).answers:
+            if (waiting := self._waiting.pop(answer.id, None)) and not waiting.done():
+                waiting.set_result(answer)
+
+    async def _one(self, number: int, timeout: float | None = None) -> bytes:
+        mine = next(self._numbers)
+        waiting = self._waiting[mine] = asyncio.get_running_loop().create_future()
+        # The call's id and, if any, seconds; then the rest of its fields, which is most of it. Copied once, not twice.
+        head = _ID_TAG + _varint(mine) + (b"" if timeout is None else _TIMEOUT_TAG + struct.pack("<d", timeout))
+        rest = self._calls[number % len(self._calls)]
+        self._send(grpc_message(_CALL_TAG + _varint(len(head) + len(rest)) + head, rest))
+        try:
+            async with asyncio.timeout(timeout):
+                answer = await waiting
+        except TimeoutError:
+            raise RefusedError("DEADLINE_EXCEEDED") from None
+        if error := from_status(answer.status):
+            raise RefusedError(error.code.name, advised=error.retry_after is not None, retry_after=error.retry_after)
+        if not has_vector(answer.response, self._answer_bytes):
+            raise RefusedError("image refused")
+        return answer.response
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        if self._connection is not None:
+            self._connection.close()
+
+
+class LeanRpcTarget:
+    """`Embed`, an RPC for each image, by the leanest client there is, on one connection for all callers.
 
     Of `google.rpc` details it only sees that they are there.
     """
@@ -99,14 +159,7 @@ class LeanGrpcTarget:
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
         self._answer_bytes = answer_bytes
-        self._headers = header_block(
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", EMBED),
-            (":authority", address),
-            ("te", "trailers"),
-            ("content-type", "application/grpc"),
-        )
+        self._headers = _headers(address, EMBED)
         self._requests = [grpc_message(request) for request in embed_requests(images)]
         self._connection: Http2Connection | None = None
 
@@ -213,7 +266,28 @@ class _Connection(asyncio.Protocol):
             self._answer.set_exception(error or ConnectionError("the server closed the connection"))
 
 
-Target = GrpcTarget | LeanGrpcTarget | HttpTarget
+Target = GrpcTarget | LeanStreamTarget | LeanRpcTarget | HttpTarget
+
+
+def _headers(address: str, method: str) -> bytes:
+    return header_block(
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", method),
+        (":authority", address),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+    )
+
+
+def _varint(number: int) -> bytes:
+    """Returns a number as protobuf encodes it."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def embed_requests(images: Sequence[bytes]) -> list[bytes]:
@@ -235,9 +309,11 @@ def has_vector(body: bytes, least: int) -> bool:
 
 
 def open_target(protocol: str, address: str, images: Sequence[bytes], dim: int) -> Target:
-    """Opens a target; `protocol` is `grpc`, `lean-grpc`, or `http:PATH`."""
-    if protocol == "lean-grpc":
-        return LeanGrpcTarget(address, images, dim * 4)
+    """Opens a target; `protocol` is `lean-stream`, `lean-rpc`, `grpc` (gRPC's own client), or `http:PATH`."""
+    if protocol == "lean-stream":
+        return LeanStreamTarget(address, images, dim * 4)
+    if protocol == "lean-rpc":
+        return LeanRpcTarget(address, images, dim * 4)
     if protocol == "grpc":
         return GrpcTarget(address, images, dim * 4)
     return HttpTarget(address, protocol.removeprefix("http:"), images, dim * 4)

@@ -3,8 +3,7 @@
 A job names the target (`protocol`, `address`, `images`: a folder, `dim`) and a `mode`:
 
     closed  `callers` loops for `seconds` after `warm_seconds`; answers that came within are counted
-    open    Poisson arrivals in `segments` of [per second, seconds], each with a `deadline` in seconds; `seed`. Every
-            16th goes through gRPC's own client, which reads what refusals advise
+    open    Poisson arrivals in `segments` of [per second, seconds], each with a `deadline` in seconds; `seed`
     stream  bulk images as fast as they are taken, for `seconds`
     vector  the answer to image 0, in hex
 """
@@ -25,7 +24,6 @@ from bench.embedder.images import read_images
 
 # Callers that were refused come back after this, where they were not told when.
 _COME_BACK_SECONDS = 0.05
-_WITNESS_EVERY = 16
 
 
 async def closed(target: Target, *, callers: int, seconds: float, warm_seconds: float) -> Result:
@@ -66,9 +64,7 @@ async def closed(target: Target, *, callers: int, seconds: float, warm_seconds: 
     }
 
 
-async def open_loop(
-    target: Target, witness: Target, *, segments: list[tuple[float, float]], deadline: float, seed: int
-) -> Result:
+async def open_loop(target: Target, *, segments: list[tuple[float, float]], deadline: float, seed: int) -> Result:
     """Images arrive whether or not earlier ones were answered; latency counts from the planned arrival."""
     arrivals: list[float] = []
     dice = random.Random(seed)
@@ -79,14 +75,14 @@ async def open_loop(
             arrivals.append(at)
     outcomes: list[tuple[float, float, str, bool]] = []
     lateness: list[float] = []
-    calls = [await witness.caller(), *[await target.caller()] * (_WITNESS_EVERY - 1)]
+    call = await target.caller()
     began = time.perf_counter() + 0.1
 
     async def one(number: int, planned: float) -> None:
         code, advice = "OK", False
         lateness.append(time.perf_counter() - began - planned)
         try:
-            await calls[number % _WITNESS_EVERY](number, deadline)
+            await call(number, deadline)
         except RefusedError as refusal:
             code, advice = refusal.code, refusal.advised
         outcomes.append((planned, time.perf_counter() - began - planned, code, advice))
@@ -118,21 +114,18 @@ async def handle(job: Job) -> Result:
     images = read_images(Path(job.pop("images")))
     address, dim = job.pop("address"), job.pop("dim")
     target = open_target(job.pop("protocol"), address, images, dim)
-    witness = open_target("grpc", address, images[:1], dim) if mode == "open" else None
     try:
         if mode == "closed":
             return await closed(target, **job)
         if mode == "vector":
             return {"body": (await (await target.caller())(0, 30.0)).hex()}
-        if witness is not None:
-            return await open_loop(target, witness, **job)
+        if mode == "open":
+            return await open_loop(target, **job)
         if mode == "stream" and isinstance(target, GrpcTarget):
             return await stream(target, **job)
         raise ValueError(f"mode {mode!r} is not known for this protocol")
     finally:
         await target.close()
-        if witness is not None:
-            await witness.close()
 
 
 if __name__ == "__main__":

@@ -69,6 +69,10 @@ class Server:
         """Returns what a load job says of its target, for the leanest client of its protocol."""
         return {"protocol": self.protocol, "address": self.address}
 
+    def rpc_target(self) -> dict[str, str]:
+        """Returns the same where each call is an RPC; ours only."""
+        return {"protocol": "lean-rpc", "address": self.address}
+
     def grpc_target(self) -> dict[str, str]:
         """Returns the same for gRPC's own client, which also streams and knows status codes; ours only."""
         return {"protocol": "grpc", "address": self.address}
@@ -123,7 +127,7 @@ class Servers:
         await supervisor.start(spec)
         return Server(
             name,
-            "lean-grpc",
+            "lean-stream",
             spec.address,
             supervisor.processes[name].process.pid,
             await _layout(spec.address),

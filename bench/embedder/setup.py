@@ -29,8 +29,8 @@ class Pace:
     overload_seconds: float
     recovery_seconds: float
     overload_rounds: int
-    official_client: bool
-    """Whether the service is also measured through gRPC's own client."""
+    other_clients: bool
+    """Whether the service is also measured with an RPC for each image, and through gRPC's own client."""
     patience_seconds: float
     """Spent on measuring again what other processes disturbed."""
 

@@ -11,7 +11,8 @@ from rich.table import Table
 TITLES = {
     "service_fp32": "Vitrine, fp32",
     "service_int8": "Vitrine, int8",
-    "service_fp32_grpc_client": "Vitrine, fp32, gRPC's own Python client",
+    "service_fp32_rpc": "Vitrine, fp32, an RPC for each image",
+    "service_fp32_grpc_client": "Vitrine, fp32, the same by gRPC's own Python client",
     "mosec": "mosec, fp32",
     "litserve": "LitServe, fp32",
 }

@@ -18,9 +18,11 @@ LONE = 1
 BUSY = 32
 """Callers of the throughput comparison."""
 
-GRPC_CLIENT_OF = "service_fp32"
+ASKED_OTHERWISE = "service_fp32"
+AN_RPC_EACH = "service_fp32_rpc"
+"""The same service, each call an RPC instead of a message on a stream."""
 GRPC_CLIENT = "service_fp32_grpc_client"
-"""The same service through gRPC's own Python client instead of the lean one."""
+"""The same through gRPC's own Python client instead of the lean one."""
 
 Run = dict[str, Any]
 
@@ -117,8 +119,9 @@ class Throughput:
             compared = services | {name: servers[callers] for name, servers in peers.items()}
             for name, server in compared.items():
                 await self._run_service(name, server, callers)
-            if self._bench.pace.official_client and callers in (LONE, BUSY) and GRPC_CLIENT_OF in services:
-                server = services[GRPC_CLIENT_OF]
+            if self._bench.pace.other_clients and callers in (LONE, BUSY) and ASKED_OTHERWISE in services:
+                server = services[ASKED_OTHERWISE]
+                await self._run_service(AN_RPC_EACH, server, callers, server.rpc_target())
                 await self._run_service(GRPC_CLIENT, server, callers, server.grpc_target())
 
     async def _run_bare(self, layout: BareLayout) -> None:

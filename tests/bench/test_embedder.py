@@ -28,7 +28,7 @@ BRIEF = Pace(
     overload_seconds=0.5,
     recovery_seconds=1.2,
     overload_rounds=1,
-    official_client=True,
+    other_clients=True,
     patience_seconds=0.0,
 )
 
@@ -63,29 +63,30 @@ def test_images_are_the_same_every_time_and_as_large_as_photos(images, tmp_path)
         assert 40_000 < len(data) < 200_000
 
 
-async def test_the_bare_loop_and_both_grpc_clients_get_the_same_vector(servers, load, files, tiny_model, tmp_path):
+async def test_the_bare_loop_and_every_grpc_client_get_the_same_vector(servers, load, files, tiny_model, tmp_path):
     async with servers, load, Child("bench.embedder.bare", tmp_path / "bare.log") as bare:
         server = await servers.embedder("embedder", **SLOW)
-        lean, official = [
-            await load.do(mode="vector", **target, **files) for target in (server.target(), server.grpc_target())
-        ]
+        targets = (server.target(), server.rpc_target(), server.grpc_target())
+        answers = [await load.do(mode="vector", **target, **files) for target in targets]
         reference = await bare.do(model_dir=str(tiny_model), precision="fp32", vector=True, images=files["images"])
         rate = await bare.do(
             model_dir=str(tiny_model), precision="fp32", images=files["images"], lanes=2, batch=2, seconds=0.3
         )
     expected = np.frombuffer(bytes.fromhex(reference["body"]), "<f4")
-    for answer in (lean, official):
+    for answer in answers:
         vector = embedder_pb2.EmbedResponse.FromString(bytes.fromhex(answer["body"])).results[0].vector
         np.testing.assert_allclose(np.frombuffer(vector.data, "<f4"), expected, atol=1e-5)
     assert rate["per_s"] > 0
     assert len(rate["latencies"]) * 2 / 0.3 == pytest.approx(rate["per_s"])
 
 
-async def test_closed_loops_count_answers(servers, load, files):
+@pytest.mark.parametrize("way", ["target", "rpc_target"])
+async def test_closed_loops_count_answers(servers, load, files, way):
     async with servers, load:
         server = await servers.embedder("embedder", **SLOW)
         # 16 callers: together more than one HTTP/2 window, so that the lean client has to wait for room.
-        run = await load.do(mode="closed", callers=16, seconds=0.5, warm_seconds=0.2, **server.target(), **files)
+        job = {"mode": "closed", "callers": 16, "seconds": 0.5, "warm_seconds": 0.2, **getattr(server, way)(), **files}
+        run = await load.do(**job)
     assert run["refused"] == {}
     assert run["per_s"] == len(run["latencies"]) / 0.5 > 0
     assert all(0 < each < 30 for each in run["latencies"])
@@ -96,8 +97,8 @@ async def test_overload_is_seen_as_refusals_with_advice(servers, load, files):
     burst = {"mode": "open", "segments": [(50, 0.2), (3000, 0.2)], "deadline": 10, "seed": 7}
     async with servers, load:
         server = await servers.embedder("embedder", interactive_queue_items=1, max_images_per_request=1, **SLOW)
-        run = await load.do(**burst, **server.target(), **files)  # the lean client, with a witness
-        again = await load.do(**burst, **server.grpc_target(), **files)  # gRPC's own client alone
+        run = await load.do(**burst, **server.target(), **files)
+        again = await load.do(**burst, **server.grpc_target(), **files)
     planned = sorted(each[0] for each in run["outcomes"])
     assert planned == sorted(each[0] for each in again["outcomes"])  # the seed decides who comes when
     assert sum(each < 0.2 for each in planned) < sum(each >= 0.2 for each in planned)

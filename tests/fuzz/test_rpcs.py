@@ -27,9 +27,8 @@ def channel_to(address):
 
 
 def address_of(stack, name):
-    return {"Embedder": stack.embedder, "Indexer": stack.indexers[0], "VisualSearch": stack.gateway}[
-        name.removeprefix("/vitrine.v1.").partition("/")[0]
-    ]
+    addresses = {"Embedder": stack.embedder, "VisualSearch": stack.gateway}
+    return addresses.get(name.removeprefix("/vitrine.v1.").partition("/")[0], stack.indexers[0])
 
 
 def space_of(stack):

@@ -14,7 +14,7 @@ from services.runtime.interceptor import InFlight, ServiceInterceptor
 from services.runtime.multiplex.service import register_multiplex
 from services.runtime.server import new_server
 from vitrine.callers import current_caller
-from vitrine.errors import UnauthenticatedError, from_rpc_error
+from vitrine.errors import UnauthenticatedError, UnavailableError, from_rpc_error
 from vitrine.multiplex.channel import MultiplexChannel
 from vitrine.multiplex.limits import MAX_ANSWER_BYTES, MAX_CALL_BYTES
 from vitrine.v1 import indexer_pb2, indexer_pb2_grpc, multiplex_pb2, multiplex_pb2_grpc
@@ -34,6 +34,8 @@ class Servicer(indexer_pb2_grpc.IndexerServicer):
         self.callers.append(current_caller())
         if request.collection.startswith("slow"):
             await self.release.wait()
+        if request.collection == "away":
+            raise UnavailableError("a shard is away")
         return indexer_pb2.CountResponse(points=len(request.collection))
 
     async def DescribeCollection(self, request, context):
@@ -73,6 +75,31 @@ def serving(example_settings):
             await server.server.stop(None)
 
     return serving
+
+
+@asynccontextmanager
+async def replicas(make_settings, number=2, **options):
+    """Servers behind one name, and a client."""
+    servers = [Server(make_settings) for _ in range(number)]
+    for server in servers:
+        await server.start()
+    name = "ipv4:" + ",".join(server.address for server in servers)
+    round_robin = [("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')]
+    try:
+        async with MultiplexChannel(
+            grpc.aio.insecure_channel(name, options=round_robin), [COUNT], **options
+        ) as channel:
+            stub = indexer_pb2_grpc.IndexerStub(channel)
+            await until_all_are_asked(stub, servers)
+            yield servers, stub
+    finally:
+        await asyncio.gather(*(server.server.stop(None) for server in servers))
+
+
+async def until_all_are_asked(stub, servers):
+    async with asyncio.timeout(30):
+        while not all(server.servicer.callers for server in servers):
+            await asyncio.gather(*(stub.Count(count(), timeout=20) for _ in range(4)))
 
 
 @asynccontextmanager
@@ -306,3 +333,51 @@ async def test_every_call_is_asked_who_makes_it(serving):
         assert found[3].status.code == grpc.StatusCode.PERMISSION_DENIED.value[0]
         async with exchange(server) as stream:
             assert await stream.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_calls_go_to_every_server_behind_a_name_and_where_the_fewest_are(example_settings):
+    async with replicas(example_settings, number=3) as (servers, stub):
+        for server in servers:
+            server.servicer.callers.clear()
+        held = [asyncio.ensure_future(stub.Count(count("slow"), timeout=60)) for _ in range(12)]
+        await until(lambda: sum(len(server.servicer.callers) for server in servers) == 12)
+        assert [len(server.servicer.callers) for server in servers] == [4, 4, 4]
+        servers[0].servicer.release.set()
+        await until(lambda: sum(call.done() for call in held) == 4)
+        await asyncio.gather(*(stub.Count(count(), timeout=20) for _ in range(4)))
+        assert [len(server.servicer.callers) for server in servers] == [8, 4, 4]
+        for server in servers:
+            server.servicer.release.set()
+        assert [answer.points for answer in await asyncio.gather(*held)] == [4] * 12
+
+
+async def test_a_call_that_lost_its_server_is_made_again_where_it_may(example_settings):
+    async with replicas(example_settings, retried=[COUNT]) as (servers, stub):
+        held = [asyncio.ensure_future(stub.Count(count("slow"), timeout=60)) for _ in range(8)]
+        await until(lambda: sum(server.servicer.callers.count("") for server in servers) >= 8)
+        servers[1].servicer.release.set()
+        await servers[0].server.stop(None)
+        assert [answer.points for answer in await asyncio.gather(*held)] == [4] * 8
+        assert (await stub.Count(count(), timeout=20)).points == 4
+
+
+async def test_a_call_that_may_not_be_made_twice_is_lost_with_its_server(example_settings):
+    async with replicas(example_settings) as (servers, stub):
+        held = [asyncio.ensure_future(stub.Count(count("slow"), timeout=60)) for _ in range(8)]
+        await until(lambda: sum(server.servicer.callers.count("") for server in servers) >= 8)
+        servers[1].servicer.release.set()
+        await servers[0].server.stop(None)
+        found = await asyncio.gather(*held, return_exceptions=True)
+        lost = [each for each in found if isinstance(each, grpc.RpcError)]
+        assert {each.code() for each in lost} == {grpc.StatusCode.UNAVAILABLE}
+        assert 0 < len(lost) < 8
+
+
+async def test_calls_made_again_are_a_share_of_all(example_settings):
+    async with replicas(example_settings, retried=[COUNT]) as (servers, stub):
+        for server in servers:
+            server.servicer.callers.clear()
+        for _ in range(200):
+            with pytest.raises(grpc.RpcError, match="a shard is away"):
+                await stub.Count(count("away"), timeout=20)
+        assert 210 <= sum(len(server.servicer.callers) for server in servers) <= 232

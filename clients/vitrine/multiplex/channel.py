@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
+from types import TracebackType
 from typing import Any, Final
 
 import grpc
@@ -60,6 +61,8 @@ class MultiplexChannel(WrappingChannel):
             response_deserializer=multiplex_pb2.ExchangeResponse.FromString,
         )
         self._streams: list[CallStream] = []
+        """Those that take calls."""
+        self._unended: set[CallStream] = set()
         self._unsupported_until = 0.0
         self._look_at = 0.0
 
@@ -81,6 +84,16 @@ class MultiplexChannel(WrappingChannel):
         encode, decode = request_serializer or bytes, response_deserializer or bytes
         return partial(self._call, Method(method, alone, encode, decode, method in self._retried))
 
+    async def close(self, grace: float | None = None) -> None:
+        """As `grpc.aio.Channel`; returns once nothing is left of the streams."""
+        await self._channel.close(grace)
+        await asyncio.gather(*(stream.wait_ended() for stream in tuple(self._unended)))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
     def greeted(self, stream: CallStream) -> None:
         """As `Owner`."""
         now = asyncio.get_running_loop().time()
@@ -98,6 +111,10 @@ class MultiplexChannel(WrappingChannel):
         if code is grpc.StatusCode.UNIMPLEMENTED:
             self._unsupported_until = now + _FORGET_SECONDS
         self._look_at = now if code is grpc.StatusCode.OK else now + _LOOK_AGAIN_SECONDS
+
+    def gone(self, stream: CallStream) -> None:
+        """As `Owner`."""
+        self._unended.discard(stream)
 
     def retries(self, pending: Pending) -> bool:
         """As `Owner`."""
@@ -129,7 +146,9 @@ class MultiplexChannel(WrappingChannel):
             return None
         if not self._streams or (now >= self._look_at and all(stream.server for stream in self._streams)):
             said = tuple(each for each in metadata if each[0] in _STREAM_METADATA)
-            self._streams.append(CallStream(self._open(metadata=said or None), self))
+            opened = CallStream(self._open(metadata=said or None), self)
+            self._streams.append(opened)
+            self._unended.add(opened)
         stream = min(self._streams, key=_burden)
         return stream if stream.under_way < _MOST_CALLS else None
 

@@ -29,6 +29,9 @@ class Owner(Protocol):
     def ended(self, stream: CallStream, code: grpc.StatusCode) -> None:
         """The stream has ended, or the server asks to leave it (OK)."""
 
+    def gone(self, stream: CallStream) -> None:
+        """Nothing is left of it."""
+
     def retries(self, pending: Pending) -> bool:
         """Tells whether a call that found no server is made again, and counts it if so."""
 
@@ -54,6 +57,7 @@ class CallStream:
         # Held here: the loop itself holds tasks only weakly.
         self._writer = self._loop.create_task(self._write())
         self._reader = self._loop.create_task(self._read())
+        self._reader.add_done_callback(lambda _: owner.gone(self))
 
     @property
     def under_way(self) -> int:
@@ -83,6 +87,10 @@ class CallStream:
         """Takes no more calls, and ends once all are answered."""
         self.takes_calls = False
         self._news.set()
+
+    async def wait_ended(self) -> None:
+        """Returns once it has ended, and nothing of it is left."""
+        await asyncio.gather(self._writer, self._reader, return_exceptions=True)
 
     def _done(self, number: int, pending: asyncio.Future[Any]) -> None:
         if self._pending.pop(number, None) is not None and not self._writer.done():
