@@ -127,7 +127,8 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
 
     interceptor = ServiceInterceptor(lifecycle.in_flight, settings.default_deadline_seconds, secrets.guard)
     server = new_server(settings, interceptor)
-    register_multiplex(server, interceptor, lifecycle.in_flight, lifecycle.draining, settings)
+    if settings.multiplex:
+        register_multiplex(server, interceptor, lifecycle.in_flight, lifecycle.draining, settings)
     export_process(settings.section)
     end_tracing = start_tracing(settings)
 
@@ -135,7 +136,7 @@ async def serve(settings: ServiceSettings, application: Application) -> None:
     # It begins with SERVING, and health_port answers while the service still loads.
     await checker.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(checker, server)
-    names = (*application.grpc_services, MULTIPLEX_SERVICE, health.SERVICE_NAME)
+    names = (*application.grpc_services, *([MULTIPLEX_SERVICE] if settings.multiplex else []), health.SERVICE_NAME)
     if settings.reflection:
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
     address = listen(server, settings.host, settings.port, secrets.tls)

@@ -131,6 +131,11 @@ class ServiceSettings(BaseSettings):
         le=65536,
         description="Calls in flight before further ones are refused with RESOURCE_EXHAUSTED and retry advice.",
     )
+    multiplex: bool = Field(
+        True,
+        description="Let calls come many on one stream, which costs a half or less. Off: clients make them one by one, "
+        "as a proxy may need it that balances or times single calls.",
+    )
     max_connection_age_seconds: float = Field(
         300.0,
         ge=0,

@@ -381,3 +381,13 @@ async def test_calls_made_again_are_a_share_of_all(example_settings):
             with pytest.raises(grpc.RpcError, match="a shard is away"):
                 await stub.Count(count("away"), timeout=20)
         assert 210 <= sum(len(server.servicer.callers) for server in servers) <= 232
+
+
+async def test_a_server_can_do_without(example_settings, running):
+    settings = example_settings(multiplex=False)
+    async with running(settings):
+        address = f"127.0.0.1:{settings.port}"
+        async with MultiplexChannel(grpc.aio.insecure_channel(address), [COUNT]) as channel:
+            before = streams()
+            assert (await indexer_pb2_grpc.IndexerStub(channel).Count(count(), timeout=20)).points == 7
+        assert streams() == before
