@@ -26,9 +26,11 @@ _STREAM_METADATA = frozenset({AUTHORIZATION, CLIENT_HEADER})
 _MOST_CALLS = 1_000
 # How long a server that takes no calls on a stream is left in peace: it may be a newer one by then.
 _FORGET_SECONDS = 60.0
-# How often it is looked whether there are more servers.
-_LOOK_SECONDS = 10.0
-_LOOK_AGAIN_SECONDS = 1.0
+# How soon it is looked again whether there are more servers: connections to them may just be under way. Twice as long
+# every time that there are none.
+_LOOK_SECONDS = 0.1
+_LONGEST_LOOK_SECONDS = 10.0
+_LOST_SECONDS = 1.0
 # As gRPC's own throttle (`vitrine.channels`).
 _RETRY_SHARE = 0.1
 _RETRIES_AT_ONCE = 10.0
@@ -38,8 +40,9 @@ class MultiplexChannel(WrappingChannel):
     """Makes calls of some methods on streams, one to each server that the channel's name stands for.
 
     gRPC does not tell how many these are. With `round_robin` it gives one stream after the other to one server after
-    the other, and each server says which one it is; so streams are opened until a known one comes again, every 10 s
-    and whenever one ended. A call goes where the fewest are under way. For one event loop, as all of grpc.aio.
+    the other, and each server says which one it is; so streams are opened until a known one comes again: at first,
+    whenever one ended, and at least every 10 s. A call goes where the fewest are under way. For one event loop, as
+    all of grpc.aio.
     """
 
     def __init__(self, channel: grpc.aio.Channel, methods: Collection[str], *, retried: Collection[str] = ()) -> None:
@@ -65,6 +68,7 @@ class MultiplexChannel(WrappingChannel):
         self._unended: set[CallStream] = set()
         self._unsupported_until = 0.0
         self._look_at = 0.0
+        self._pause = _LOOK_SECONDS
 
     def wrap(self, path: str, method: Callable[..., Any]) -> Callable[..., Any]:
         """As `WrappingChannel`: what does not go on a stream is as it was."""
@@ -96,21 +100,22 @@ class MultiplexChannel(WrappingChannel):
 
     def greeted(self, stream: CallStream) -> None:
         """As `Owner`."""
-        now = asyncio.get_running_loop().time()
         if any(other.server == stream.server for other in self._streams if other is not stream):
             self._streams.remove(stream)
             stream.leave()
-            self._look_at = now + _LOOK_SECONDS
+            self._look_after(self._pause)
+            self._pause = min(2 * self._pause, _LONGEST_LOOK_SECONDS)
         else:
-            self._look_at = now
+            self._pause = _LOOK_SECONDS
+            self._look_after(0.0)
 
     def ended(self, stream: CallStream, code: grpc.StatusCode) -> None:
         """As `Owner`."""
         self._streams.remove(stream)
-        now = asyncio.get_running_loop().time()
         if code is grpc.StatusCode.UNIMPLEMENTED:
-            self._unsupported_until = now + _FORGET_SECONDS
-        self._look_at = now if code is grpc.StatusCode.OK else now + _LOOK_AGAIN_SECONDS
+            self._unsupported_until = asyncio.get_running_loop().time() + _FORGET_SECONDS
+        self._pause = _LOOK_SECONDS
+        self._look_after(0.0 if code is grpc.StatusCode.OK else _LOST_SECONDS)
 
     def gone(self, stream: CallStream) -> None:
         """As `Owner`."""
@@ -138,6 +143,9 @@ class MultiplexChannel(WrappingChannel):
         pending = Pending(method, request, timeout, metadata)
         stream.send(pending, content)
         return pending
+
+    def _look_after(self, seconds: float) -> None:
+        self._look_at = asyncio.get_running_loop().time() + seconds
 
     def _choose(self, metadata: Metadata) -> CallStream | None:
         """Returns the stream for a call; None: it is made by itself."""
