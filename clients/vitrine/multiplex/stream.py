@@ -143,7 +143,7 @@ class CallStream:
         except asyncio.CancelledError:
             code = None
         self._end(code, details, trailing)
-        # Else the connection lives, and goes on trying to reach a server that is gone, until the garbage collector comes.
+        # Else its connection goes on trying to reach a server that is gone, until the garbage collector comes by.
         self._stream = None
 
     def _take(self, response: multiplex_pb2.ExchangeResponse) -> None:
