@@ -10,9 +10,9 @@ MODEL := models/build/efficientnet-lite0/card.json
 STUBS := clients/vitrine/v1/__init__.py
 CODE := services clients models protos
 
-# Test files are shared out over processes; most of their time they wait for others.
-WORKERS ?= 2
-SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile
+# Test files are shared out over processes, in the order of tests/conftest.py; they often wait for processes of theirs.
+WORKERS ?= 3
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/clients
 ifdef GPU

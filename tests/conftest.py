@@ -26,6 +26,19 @@ _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 ports.PORTS = ports.PORTS[_WORKER % 8 :: 8]
 
 
+_LONGEST_FIRST = ("indexer", "cli", "end_to_end", "gateway", "recognition", "security", "deploy", "bench", "embedder")
+
+
+def pytest_collection_modifyitems(items):
+    """Begins with what starts the most processes: else one worker is still at it when the others have nothing left."""
+
+    def rank(item):
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        return _LONGEST_FIRST.index(folder) if folder in _LONGEST_FIRST else len(_LONGEST_FIRST)
+
+    items.sort(key=rank)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():
     """Makes what a test logged fit to be sent to the process that reports: some log what UTF-8 cannot say."""
