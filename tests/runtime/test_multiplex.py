@@ -128,9 +128,13 @@ def count(collection="four"):
     return indexer_pb2.CountRequest(collection=collection)
 
 
-def streams(what="started"):
-    labels = {"grpc_type": "bidi_stream", "grpc_service": "vitrine.v1.Multiplex", "grpc_method": "Exchange"}
+def streams(what="started", **more):
+    labels = {"grpc_type": "bidi_stream", "grpc_service": "vitrine.v1.Multiplex", "grpc_method": "Exchange", **more}
     return REGISTRY.get_sample_value(f"grpc_server_{what}_total", labels) or 0.0
+
+
+def ended(code):
+    return streams("handled", grpc_code=code)
 
 
 def handled(code):
@@ -212,6 +216,14 @@ async def test_closing_the_channel_cancels_what_is_under_way(serving):
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(asking, 10)
         assert (await stub.Count(count())).points == 4
+
+
+async def test_a_channel_that_is_closed_leaves_in_order(serving):
+    async with serving() as (server, _):
+        before = ended("OK")
+        async with MultiplexChannel(grpc.aio.insecure_channel(server.address), [COUNT]) as channel:
+            assert (await indexer_pb2_grpc.IndexerStub(channel).Count(count(), timeout=20)).points == 4
+        await until(lambda: ended("OK") > before)
 
 
 async def test_a_server_that_drains_answers_what_it_has_and_is_left(serving):
@@ -335,6 +347,16 @@ async def test_every_call_is_asked_who_makes_it(serving):
         assert found[3].status.code == grpc.StatusCode.PERMISSION_DENIED.value[0]
         async with exchange(server) as stream:
             assert await stream.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_who_may_not_call_is_told_what_and_not_that_of_the_stream(serving):
+    token = "a-token-of-twenty-characters"
+    writer = Identity("writer", scopes=frozenset({Scope.WRITE}))
+    guard = Guard(Directory(tokens=[(hashlib.sha256(token.encode()).digest(), writer)]))
+    async with serving(guard=guard) as (_, stub):
+        with pytest.raises(grpc.RpcError, match="Indexer/Count needs the scope read") as caught:
+            await stub.Count(count(), metadata=(("authorization", f"Bearer {token}"),))
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
 async def test_calls_go_to_every_server_behind_a_name_and_where_the_fewest_are(example_settings):

@@ -31,6 +31,7 @@ _FORGET_SECONDS = 60.0
 _LOOK_SECONDS = 0.1
 _LONGEST_LOOK_SECONDS = 10.0
 _LOST_SECONDS = 1.0
+_CLOSING_SECONDS = 0.5
 # As gRPC's own throttle (`vitrine.channels`).
 _RETRY_SHARE = 0.1
 _RETRIES_AT_ONCE = 10.0
@@ -90,6 +91,12 @@ class MultiplexChannel(WrappingChannel):
 
     async def close(self, grace: float | None = None) -> None:
         """As `grpc.aio.Channel`; returns once nothing is left of the streams."""
+        for stream in self._streams:
+            stream.leave()
+        # In order where nothing is under way: servers count a stream that is cut off as cancelled.
+        ending = [asyncio.ensure_future(stream.wait_ended()) for stream in self._unended if not stream.under_way]
+        if ending:
+            await asyncio.wait(ending, timeout=_CLOSING_SECONDS)
         await self._channel.close(grace)
         await asyncio.gather(*(stream.wait_ended() for stream in tuple(self._unended)))
 

@@ -18,6 +18,11 @@ from vitrine.v1 import multiplex_pb2
 
 # How a stream ends that was lost; what a call itself fails with comes as its answer.
 _LOST = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED})
+# What a stream is refused with that says nothing of the calls, none of which was sent: INTERNAL is grpc.aio's own
+# (1.85) for a stream that ends while it begins, and a caller without permission is better told what for.
+_NOT_OF_THE_CALLS = frozenset(
+    {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.PERMISSION_DENIED}
+)
 
 
 class Owner(Protocol):
@@ -182,8 +187,7 @@ class CallStream:
         known = self.takes_calls
         self.takes_calls = False
         self._writer.cancel()
-        # Nothing was sent yet: whatever the stream died of, the calls have not begun.
-        unbegun = not self._greeting.is_set() and code in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL)
+        unbegun = not self._greeting.is_set() and code in _NOT_OF_THE_CALLS
         if known and code is not None:
             self._owner.ended(self, code)
         if code in _LOST:
