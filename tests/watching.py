@@ -39,3 +39,12 @@ def no_garbage_collection():
         yield lambda *types: [each for each in gc.get_objects() if isinstance(each, types) and id(each) not in before]
     finally:
         gc.enable()
+
+
+async def left_behind(alive, *types):
+    """Returns what `alive` still finds of some types after a while: a thread or a task may just be letting go of it."""
+    for _ in range(500):
+        if not (left := alive(*types)):
+            break
+        await asyncio.sleep(0.01)
+    return left

@@ -10,7 +10,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from services.local.stack import Ports
 from services.runtime.interceptor import InFlight, ServiceInterceptor
-from tests.watching import no_garbage_collection
+from tests.watching import left_behind, no_garbage_collection
 from vitrine.errors import (
     CancelledCallError,
     DeadlineError,
@@ -286,6 +286,5 @@ async def test_failures_leave_nothing_to_the_garbage_collector():
         with no_garbage_collection() as alive:
             for _ in range(3):
                 await all_kinds()
-            await asyncio.sleep(0.1)
-            left = alive(FanOut, FanOutMachine)
+            left = await left_behind(alive, FanOut, FanOutMachine)
     assert left == []

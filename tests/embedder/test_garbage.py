@@ -1,14 +1,12 @@
 """Bad images are gone when they are answered: nothing of them waits for the garbage collector."""
 
-import asyncio
-
 import pytest
 
 from services.embedder.picture import Picture
 from services.embedder.pipeline import Embedded
 from tests.embedder.serving import serving
 from tests.embedder.shard import FailingShard
-from tests.watching import no_garbage_collection
+from tests.watching import left_behind, no_garbage_collection
 from vitrine.v1 import common_pb2, embedder_pb2
 
 TEXT = embedder_pb2.ImageInput(data=b"not a picture at all")
@@ -52,8 +50,7 @@ async def test_a_bad_image_leaves_nothing_to_the_garbage_collector(tiny_model, c
         await call(embedder.stub)
         with no_garbage_collection() as alive:
             codes = await call(embedder.stub)
-            await asyncio.sleep(0)
-            left = alive(Embedded, Picture)
+            left = await left_behind(alive, Embedded, Picture)
     assert codes
     assert 0 not in codes
     assert left == []

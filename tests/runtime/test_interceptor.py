@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from services.runtime.interceptor import InFlight, ServiceInterceptor, long_running
 from services.runtime.multiplex.service import register_multiplex
 from services.runtime.server import new_server
-from tests.watching import no_garbage_collection
+from tests.watching import left_behind, no_garbage_collection
 from vitrine.errors import (
     DeadlineError,
     InternalError,
@@ -153,7 +153,7 @@ async def test_a_refused_call_leaves_nothing_to_the_garbage_collector(serving):
         await asyncio.gather(stub.Count(count("bad")), return_exceptions=True)
         with no_garbage_collection() as alive:
             await asyncio.gather(*(stub.Count(count("bad")) for _ in range(5)), return_exceptions=True)
-            left = alive(InvalidArgumentError)
+            left = await left_behind(alive, InvalidArgumentError)
     assert left == []
 
 

@@ -14,7 +14,7 @@ from services.runtime.identities import Directory, Identity, Scope
 from services.runtime.interceptor import InFlight, ServiceInterceptor
 from services.runtime.multiplex.service import register_multiplex
 from services.runtime.server import new_server
-from tests.watching import no_garbage_collection
+from tests.watching import left_behind, no_garbage_collection
 from vitrine.callers import current_caller
 from vitrine.errors import UnauthenticatedError, UnavailableError, from_rpc_error
 from vitrine.multiplex.channel import MultiplexChannel
@@ -421,12 +421,10 @@ async def test_a_closed_channel_leaves_no_call_to_the_garbage_collector(serving)
     """One that is left keeps its connection alive, which goes on trying to reach a server that is gone."""
     async with serving() as (server, _):
         with no_garbage_collection() as alive:
-            before = len(alive(StreamStreamCall))
             async with MultiplexChannel(grpc.aio.insecure_channel(server.address), [COUNT]) as channel:
                 stub = indexer_pb2_grpc.IndexerStub(channel)
                 assert (await stub.Count(count(), timeout=20)).points == 4
                 with pytest.raises(grpc.RpcError):
                     await stub.Count(count("slow"), timeout=0.05)
-            await asyncio.sleep(0)
-            left = len(alive(StreamStreamCall)) - before
-    assert left == 0
+            left = await left_behind(alive, StreamStreamCall)
+    assert left == []
