@@ -9,12 +9,13 @@ import asyncio
 import itertools
 import re
 import struct
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol, cast
 
 import grpc
 
-from bench.embedder.http2 import Http2Connection, grpc_message, header_block
+from bench.embedder.http2 import Answer, Http2Connection, grpc_message, header_block
 from vitrine.errors import from_rpc_error, from_status
 from vitrine.multiplex.channel import EXCHANGE
 from vitrine.v1 import embedder_pb2, multiplex_pb2
@@ -94,36 +95,82 @@ class GrpcTarget:
         await self._channel.close()
 
 
-class LeanStreamTarget:
-    """`Embed` on one stream of calls for all callers, as a gateway makes it, by the leanest client there is."""
+class _LeanTarget:
+    """`Embed` by the leanest client there is (`bench.embedder.http2`), on one connection for all callers."""
 
-    def __init__(self, address: str, images: Sequence[bytes], answer_bytes: int) -> None:
+    def __init__(self, address: str, path: str, answer_bytes: int) -> None:
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
         self._answer_bytes = answer_bytes
-        self._headers = _headers(address, EXCHANGE)
+        self._headers = header_block(
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", path),
+            (":authority", address),
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+        )
+        self._connecting: asyncio.Task[None] | None = None
+        self._connection: Http2Connection | None = None
+
+    async def caller(self) -> Call:
+        """Returns one more caller; the first connects."""
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._connect())
+        await asyncio.shield(self._connecting)
+        return self._one
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        _, self._connection = await loop.create_connection(Http2Connection, self._host, self._port)
+
+    @abstractmethod
+    async def _one(self, number: int, timeout: float | None = None) -> bytes:
+        """As `Call`."""
+
+    def _checked(self, message: bytes) -> bytes:
+        if not has_vector(message, self._answer_bytes):
+            raise RefusedError("image refused")
+        return message
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        if self._connection is not None:
+            self._connection.close()
+
+
+class LeanStreamTarget(_LeanTarget):
+    """On one stream of calls, as a gateway makes them."""
+
+    def __init__(self, address: str, images: Sequence[bytes], answer_bytes: int) -> None:
+        super().__init__(address, EXCHANGE, answer_bytes)
         self._calls = [
             multiplex_pb2.Call(method=EMBED, request=request).SerializeToString() for request in embed_requests(images)
         ]
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[multiplex_pb2.Answer]] = {}
-        self._greeting = asyncio.Event()
-        self._connection: Http2Connection | None = None
 
-    async def caller(self) -> Call:
-        """Returns one more caller; the first connects."""
-        if self._connection is None:
-            loop = asyncio.get_running_loop()
-            _, self._connection = await loop.create_connection(Http2Connection, self._host, self._port)
-            self._send, self._end = self._connection.open(self._headers, self._take)
-        await self._greeting.wait()
-        return self._one
+    async def _connect(self) -> None:
+        await super()._connect()
+        assert self._connection is not None
+        self._greeting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._send, end = self._connection.open(self._headers, self._take)
+        end.add_done_callback(self._lost)
+        await self._greeting
 
     def _take(self, message: bytes) -> None:
-        self._greeting.set()
+        if not self._greeting.done():
+            self._greeting.set_result(None)
         for answer in multiplex_pb2.ExchangeResponse.FromString(message).answers:
             if (waiting := self._waiting.pop(answer.id, None)) and not waiting.done():
                 waiting.set_result(answer)
+
+    def _lost(self, end: asyncio.Future[Answer]) -> None:
+        """Fails what waits, as a lost connection fails an RPC."""
+        error = end.exception() or ConnectionError("the server ended the stream of calls")
+        for waiting in (self._greeting, *self._waiting.values()):
+            if not waiting.done():
+                waiting.set_exception(error)
 
     async def _one(self, number: int, timeout: float | None = None) -> bytes:
         mine = next(self._numbers)
@@ -137,38 +184,19 @@ class LeanStreamTarget:
                 answer = await waiting
         except TimeoutError:
             raise RefusedError("DEADLINE_EXCEEDED") from None
+        finally:
+            self._waiting.pop(mine, None)
         if error := from_status(answer.status):
             raise RefusedError(error.code.name, advised=error.retry_after is not None, retry_after=error.retry_after)
-        if not has_vector(answer.response, self._answer_bytes):
-            raise RefusedError("image refused")
-        return answer.response
-
-    async def close(self) -> None:
-        """Closes the connection."""
-        if self._connection is not None:
-            self._connection.close()
+        return self._checked(answer.response)
 
 
-class LeanRpcTarget:
-    """`Embed`, an RPC for each image, by the leanest client there is, on one connection for all callers.
-
-    Of `google.rpc` details it only sees that they are there.
-    """
+class LeanRpcTarget(_LeanTarget):
+    """An RPC for each image. Of `google.rpc` details it only sees that they are there."""
 
     def __init__(self, address: str, images: Sequence[bytes], answer_bytes: int) -> None:
-        self._host, _, port = address.rpartition(":")
-        self._port = int(port)
-        self._answer_bytes = answer_bytes
-        self._headers = _headers(address, EMBED)
+        super().__init__(address, EMBED, answer_bytes)
         self._requests = [grpc_message(request) for request in embed_requests(images)]
-        self._connection: Http2Connection | None = None
-
-    async def caller(self) -> Call:
-        """Returns one more caller; the first connects."""
-        if self._connection is None:
-            loop = asyncio.get_running_loop()
-            _, self._connection = await loop.create_connection(Http2Connection, self._host, self._port)
-        return self._one
 
     async def _one(self, number: int, timeout: float | None = None) -> bytes:
         assert self._connection is not None
@@ -182,14 +210,7 @@ class LeanRpcTarget:
             raise RefusedError("DEADLINE_EXCEEDED") from None
         if answer.status != 0:
             raise RefusedError(_CODES.get(answer.status, "no status"), advised=answer.details)
-        if not has_vector(answer.message, self._answer_bytes):
-            raise RefusedError("image refused")
-        return answer.message
-
-    async def close(self) -> None:
-        """Closes the connection."""
-        if self._connection is not None:
-            self._connection.close()
+        return self._checked(answer.message)
 
 
 class HttpTarget:
@@ -267,17 +288,6 @@ class _Connection(asyncio.Protocol):
 
 
 Target = GrpcTarget | LeanStreamTarget | LeanRpcTarget | HttpTarget
-
-
-def _headers(address: str, method: str) -> bytes:
-    return header_block(
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", method),
-        (":authority", address),
-        ("te", "trailers"),
-        ("content-type", "application/grpc"),
-    )
 
 
 def _varint(number: int) -> bytes:

@@ -11,7 +11,7 @@ import asyncio
 import re
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, cast
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -119,7 +119,9 @@ class Http2Connection(asyncio.Protocol):
             self._streams.pop(stream.number, None)
             self._blocked.pop(stream.number, None)
 
-    def open(self, headers: bytes, take: Callable[[bytes], None]) -> tuple[Callable[[bytes], None], Awaitable[Answer]]:
+    def open(
+        self, headers: bytes, take: Callable[[bytes], None]
+    ) -> tuple[Callable[[bytes], None], asyncio.Future[Answer]]:
         """Opens a stream; `take` gets its messages.
 
         Returns:
