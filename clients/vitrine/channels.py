@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import grpc
 
@@ -20,18 +20,22 @@ MAX_MESSAGE_BYTES = 32 * 2**20
 # costs every call the waits of both.
 _RETRIED_BY_FAN_OUT = ("Search", "SearchText", "Get")
 
-
 # They change nothing, so that they may be made twice whatever became of the first.
 _READING = {
     "vitrine.v1.VisualSearch": ("Search", "Recognize", "Recommend", "Get", "GetStatus"),
     "vitrine.v1.Embedder": ("Embed", "GetModel", "ListModels"),
 }
 
-FANNED_OUT = tuple(f"/vitrine.v1.Indexer/{method}" for method in _RETRIED_BY_FAN_OUT)
+
+def _paths(service: str, methods: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"/{service}/{method}" for method in methods)
+
+
+FANNED_OUT = _paths("vitrine.v1.Indexer", _RETRIED_BY_FAN_OUT)
 """What a search asks of every shard, as paths of RPCs."""
-SEARCHING = tuple(f"/vitrine.v1.VisualSearch/{method}" for method in _READING["vitrine.v1.VisualSearch"])
+SEARCHING = _paths("vitrine.v1.VisualSearch", _READING["vitrine.v1.VisualSearch"])
 """What shoppers ask of a gateway."""
-EMBEDDING = tuple(f"/vitrine.v1.Embedder/{method}" for method in _READING["vitrine.v1.Embedder"])
+EMBEDDING = _paths("vitrine.v1.Embedder", _READING["vitrine.v1.Embedder"])
 """What a gateway asks of an embedder."""
 
 

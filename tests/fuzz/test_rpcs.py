@@ -27,8 +27,10 @@ def channel_to(address):
 
 
 def address_of(stack, name):
-    addresses = {"Embedder": stack.embedder, "VisualSearch": stack.gateway}
-    return addresses.get(name.removeprefix("/vitrine.v1.").partition("/")[0], stack.indexers[0])
+    shard = stack.indexers[0]
+    return {"Embedder": stack.embedder, "Indexer": shard, "Multiplex": shard, "VisualSearch": stack.gateway}[
+        name.removeprefix("/vitrine.v1.").partition("/")[0]
+    ]
 
 
 def space_of(stack):

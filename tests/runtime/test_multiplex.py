@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
+from grpc.aio import UsageError
 from grpc.aio._call import StreamStreamCall
 from prometheus_client import REGISTRY
 
@@ -224,6 +225,16 @@ async def test_a_channel_that_is_closed_leaves_in_order(serving):
         async with MultiplexChannel(grpc.aio.insecure_channel(server.address), [COUNT]) as channel:
             assert (await indexer_pb2_grpc.IndexerStub(channel).Count(count(), timeout=20)).points == 4
         await until(lambda: ended("OK") > before)
+
+
+async def test_a_closed_channel_takes_no_calls(serving):
+    async with serving() as (server, _):
+        channel = MultiplexChannel(grpc.aio.insecure_channel(server.address), [COUNT])
+        stub = indexer_pb2_grpc.IndexerStub(channel)
+        assert (await stub.Count(count(), timeout=20)).points == 4
+        await channel.close()
+        with pytest.raises(UsageError, match="closed"):
+            await stub.Count(count())
 
 
 async def test_a_server_that_drains_answers_what_it_has_and_is_left(serving):

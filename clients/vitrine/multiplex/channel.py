@@ -93,6 +93,7 @@ class MultiplexChannel(WrappingChannel):
         """As `grpc.aio.Channel`; returns once nothing is left of the streams."""
         for stream in self._streams:
             stream.leave()
+        self._streams.clear()  # a call on a closed channel is refused by gRPC, which opens no stream
         # In order where nothing is under way: servers count a stream that is cut off as cancelled.
         ending = [asyncio.ensure_future(stream.wait_ended()) for stream in self._unended if not stream.under_way]
         if ending:

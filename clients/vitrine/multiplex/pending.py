@@ -50,7 +50,7 @@ class Pending(asyncio.Future[Any]):
             left = max(0.0, self.timer.when() - self.get_loop().time())
             self.timer.cancel()
         call = asyncio.ensure_future(
-            _awaited(self.method.alone(self.request, timeout=left, metadata=tuple(self.metadata) or None))
+            _awaited(self.method.alone(self.request, timeout=left, metadata=self.metadata or None))
         )
         call.add_done_callback(self._end_as)
         self.add_done_callback(lambda _: call.cancel())
