@@ -12,7 +12,9 @@ CODE := services clients models protos
 
 # Test files are shared out over processes, in the order of tests/conftest.py; they often wait for processes of theirs.
 WORKERS ?= 3
-SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Fewer where each starts whole deployments, and what is tested has deadlines to keep.
+SLOW_WORKERS ?= 2
+SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/clients
 ifdef GPU
@@ -32,10 +34,10 @@ demo: $(VENV)/.run $(MODEL) ## The same, but ends after the search
 	@$(BIN)/python -m services.local demo
 
 test: $(VENV)/.dev $(MODEL) ## Runs the test suite (under 10 minutes)
-	$(BIN)/python -m pytest -m "not slow and not milvus" $(SIDE_BY_SIDE) $(PYTEST)
+	$(BIN)/python -m pytest -m "not slow and not milvus" -n $(WORKERS) $(SIDE_BY_SIDE) $(PYTEST)
 
 test-slow: $(VENV)/.dev $(MODEL) ## Runs crash cycles, chaos and soak tests
-	$(BIN)/python -m pytest -m "slow and not milvus" --timeout 1800 $(SIDE_BY_SIDE) $(PYTEST)
+	$(BIN)/python -m pytest -m "slow and not milvus" --timeout 1800 -n $(SLOW_WORKERS) $(SIDE_BY_SIDE) $(PYTEST)
 
 test-milvus: $(VENV)/.milvus $(MODEL) ## Runs the contract's tests on a real Milvus server
 	$(BIN)/python -m pytest -m milvus --timeout 600 $(PYTEST)

@@ -4,7 +4,7 @@ A job has a `mode` and the server's `address`, and names the methods whose calls
 gateway do (`multiplexed`). Files are those of `bench.index.messages`, times are monotonic seconds, which all processes
 of a machine share.
 
-    closed  `callers` loops over `requests` to `method`, for `seconds` after `warm_seconds`
+    closed  `callers` loops over `requests` to `method`, for `seconds` after `warm_seconds`, and until one is answered
     once    each of `requests` once, from `callers` loops; the answers go to the file `replies`
     probe   open loop: every one of `probes` (name, method, requests, per_s) calls at its fixed rate, answered or not,
             until the file `until` appears; latency counts from the planned time
@@ -45,10 +45,12 @@ async def closed(
     end = begin + seconds
     latencies: list[float] = []
     refused: Counter[str] = Counter()
+    last = end
 
     async def caller(number: int) -> None:
+        nonlocal last
         for message in itertools.cycle(messages[number % len(messages) :] + messages[: number % len(messages)]):
-            if (started := time.monotonic()) >= end:
+            if (started := time.monotonic()) >= end and (latencies or refused):
                 return
             try:
                 await call(message, timeout=_CALL_SECONDS)
@@ -56,8 +58,9 @@ async def closed(
                 refused[f"{error.code().name}: {error.details()}"] += 1
                 await asyncio.sleep(_LOOK_SECONDS)
                 continue
-            if begin <= (done := time.monotonic()) < end:
+            if begin <= (done := time.monotonic()) and (done < end or not latencies):
                 latencies.append(done - started)
+                last = max(last, done)
 
     async def processor_time() -> float:
         await asyncio.sleep(begin - time.monotonic())
@@ -70,7 +73,7 @@ async def closed(
         for number in range(callers):
             group.create_task(caller(number * len(messages) // callers))
     return {
-        "per_s": len(latencies) / seconds,
+        "per_s": len(latencies) / (last - begin),
         "latencies": latencies,
         "refused": refused,
         "client_cores": spent.result() / seconds,

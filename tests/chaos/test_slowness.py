@@ -22,7 +22,7 @@ async def test_a_shard_that_stops_is_left_alone_until_it_goes_on(make_stack, tmp
             await found.fires("BreakerOpen", shard="1")
             await found.fires("ProcessDown", job="vitrine-indexer")
         since = [each for each in found.load.journal.since(moment) if each.kind != "stored"]
-        assert {each.code for each in since} == {"OK"}
+        assert [each for each in since if each.code != "OK"] == []
         assert any("shard_timed_out" in each.degraded for each in since)
         # Once it is known, it costs nobody their deadline.
         assert all(each.seconds < DEADLINE / 2 for each in found.load.journal.since(skipping) if each.kind == "image")
@@ -71,5 +71,5 @@ async def test_a_slow_shard_makes_answers_slow_and_not_wrong(make_stack, tmp_pat
         assert sum(shard.cpu_times()[:2]) - before < seconds / 2
         since = found.load.journal.since(moment)
         assert all(each.whole for each in since if each.kind != "words")
-        assert {each.code for each in since} == {"OK"}
+        assert [each for each in since if each.code != "OK"] == []
         assert sum(each.seconds > 0.32 for each in since) > len(since) / 10
