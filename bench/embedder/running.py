@@ -18,7 +18,7 @@ from bench.embedder.images import COUNT, SIDE, make_images
 from bench.embedder.machine import ForeignLoad, describe_machine
 from bench.embedder.servers import PEERS, Server, Servers, installed
 from bench.embedder.setup import Bench, Pace
-from bench.embedder.throughput import BUSY, LONE, Throughput, best_peer
+from bench.embedder.throughput import BUSY, LONE, Throughput, best_peer, deployed_for
 from bench.peers.work import copy_of
 from models.card import load_card
 from vitrine.v1 import embedder_pb2
@@ -210,7 +210,8 @@ class Benchmark:
             ratios["int8_over_bare"][callers] = found.ratio_to_bare("service_int8", "int8", callers)
             ratios["int8_over_fp32"][callers] = found.ratio("service_int8", "service_fp32", callers)
             for name in PEERS:
-                ratios.setdefault(f"over_{name}", {})[callers] = found.ratio("service_fp32", name, callers)
+                for peer in (name, deployed_for(name, LONE), deployed_for(name, BUSY)):
+                    ratios.setdefault(f"over_{peer}", {})[callers] = found.ratio("service_fp32", peer, callers)
         for name in ("service_over_bare", "over_mosec", "over_litserve"):
             self.result[name] = _worst(ratios[name])
         self.result["int8_over_fp32"] = ratios["int8_over_fp32"].get(BUSY)

@@ -14,7 +14,11 @@ TITLES = {
     "service_fp32_rpc": "Vitrine, fp32, an RPC for each image",
     "service_fp32_grpc_client": "Vitrine, fp32, the same by gRPC's own Python client",
     "mosec": "mosec, fp32",
+    "mosec_deployed_for_32": "mosec, fp32, as deployed for 32 callers",
+    "mosec_deployed_for_1": "mosec, fp32, as deployed for 1 caller",
     "litserve": "LitServe, fp32",
+    "litserve_deployed_for_32": "LitServe, fp32, as deployed for 32 callers",
+    "litserve_deployed_for_1": "LitServe, fp32, as deployed for 1 caller",
 }
 
 

@@ -27,6 +27,11 @@ GRPC_CLIENT = "service_fp32_grpc_client"
 Run = dict[str, Any]
 
 
+def deployed_for(name: str, callers: int) -> str:
+    """Returns the name of a peer's series where it is deployed for so many callers and asked by another number."""
+    return f"{name}_deployed_for_{callers}"
+
+
 @dataclass(frozen=True)
 class BareLayout:
     """One way to write the bare loop."""
@@ -119,6 +124,10 @@ class Throughput:
             compared = services | {name: servers[callers] for name, servers in peers.items()}
             for name, server in compared.items():
                 await self._run_service(name, server, callers)
+            if other := {LONE: BUSY, BUSY: LONE}.get(callers):
+                for name, servers in peers.items():
+                    if other in servers and servers[other] is not servers[callers]:
+                        await self._run_service(deployed_for(name, other), servers[other], callers)
             if self._bench.pace.other_clients and callers in (LONE, BUSY) and ASKED_OTHERWISE in services:
                 server = services[ASKED_OTHERWISE]
                 await self._run_service(AN_RPC_EACH, server, callers, server.rpc_target())

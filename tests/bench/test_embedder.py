@@ -160,6 +160,21 @@ async def test_peers_do_the_same_work(name, servers, load, files, tmp_path, tiny
 
 
 @pytest.mark.slow
+async def test_a_peer_is_measured_in_both_deployments(tiny_model, tmp_path):
+    pytest.importorskip("mosec", reason="not in this environment: requirements/bench.txt")
+    benchmark = Benchmark(tiny_model, ("service", "mosec"), BRIEF, lambda line: None, tmp_path / "out", SLOW)
+    await benchmark.run()
+    throughput, ratios = benchmark.result["throughput"], benchmark.result["ratios"]
+    for own, other in (("1", "32"), ("32", "1")):
+        deployment = f"mosec_deployed_for_{own}"
+        assert set(throughput[deployment]) == {other}
+        assert throughput[deployment][other]["layout"] == throughput["mosec"][own]["layout"]
+        assert throughput[deployment][other]["layout"] != throughput["mosec"][other]["layout"]
+        assert ratios[f"over_{deployment}"][other] > 0
+    assert benchmark.result["over_mosec"] == min(ratios["over_mosec"].values())
+
+
+@pytest.mark.slow
 async def test_a_whole_run_has_the_keys_and_makes_the_page(tiny_model, tmp_path):
     pytest.importorskip("matplotlib", reason="not in this environment: requirements/bench.txt")
     said = []

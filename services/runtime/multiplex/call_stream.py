@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import grpc
 import structlog
@@ -112,9 +112,9 @@ class CallStream:
 
     async def _serve(self, call: multiplex_pb2.Call, context: CallContext) -> multiplex_pb2.Answer:
         try:
-            method = self._method(call)
+            method, request = self._asked(call)
             with suppress(grpc.aio.AbortError):  # its status is the context's
-                response = await method.unary(method.decode(call.request), cast("Context", context))
+                response = await method.unary(request, cast("Context", context))
             if context.status is not None:
                 return _failed(call, context)
             content = method.encode(response)
@@ -127,8 +127,8 @@ class CallStream:
             return multiplex_pb2.Answer(id=call.id, too_large=True)
         return multiplex_pb2.Answer(id=call.id, response=content)
 
-    def _method(self, call: multiplex_pb2.Call) -> Method:
-        """Returns what a call asks for.
+    def _asked(self, call: multiplex_pb2.Call) -> tuple[Method, Any]:
+        """Returns what a call asks for, and its request.
 
         Raises:
             UnimplementedError: There is no such unary method.
@@ -137,12 +137,13 @@ class CallStream:
         method = self._interceptor.method(call.method)
         if method is None or method.unary is None:
             raise UnimplementedError(f"calls.method: no unary method {call.method[:120]!r}", field="calls.method")
-        if len(call.request) > MAX_CALL_BYTES:
+        content = call.request  # every look at a field of bytes copies it
+        if len(content) > MAX_CALL_BYTES:
             raise InvalidArgumentError(
-                f"calls.request has {len(call.request)} bytes, at most {MAX_CALL_BYTES}; make the call by itself",
+                f"calls.request has {len(content)} bytes, at most {MAX_CALL_BYTES}; make the call by itself",
                 field="calls.request",
             )
-        return method
+        return method, method.decode(content)
 
     def _next(self) -> multiplex_pb2.ExchangeResponse | None:
         """Returns what can be sent now; None: nothing."""
