@@ -13,7 +13,6 @@ import grpc
 from vitrine.callers import CLIENT_HEADER, check_caller
 from vitrine.channels import SEARCHING, open_channel
 from vitrine.credentials import Credentials, Tls
-from vitrine.engine import SearchEngine
 from vitrine.errors import InvalidArgumentError, PreconditionError, from_rpc_error
 from vitrine.feedback.records import Action, QueryRecord
 from vitrine.queries import Box, ImagePart, ProductPart, QueryPart, Ranking, TextPart, VectorPart, box_to_proto
@@ -155,6 +154,8 @@ class AsyncVitrine:
     @classmethod
     def direct(cls, embedder: str, shards: Sequence[str], credentials: Credentials | None = None) -> Self:
         """Returns a client that does the gateway's work in this process, feedback aside; `shards` in shard order."""
+        from vitrine.engine import SearchEngine  # most of what this module would load, for this method alone
+
         client = cls.__new__(cls)
         client._backend = SearchEngine(embedder, shards, credentials)
         return client
