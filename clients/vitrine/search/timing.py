@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from vitrine.tracing import record_stages
 from vitrine.v1 import common_pb2
 
-# What each step leaves of the caller's time for what comes after it and the way back. Ample, for busy machines: where it
-# is too little, a caller loses the whole answer for the sake of a late shard's part of it.
+# What each step leaves of the caller's time for what comes after it and the way back. Ample, for busy machines: with
+# too little a caller loses the whole answer for the sake of a late shard's part of it.
 _RESERVED_SHARE = 0.1
 _RESERVED_SECONDS = 0.25
 
