@@ -60,12 +60,13 @@ def lite_model():
     return ROOT / "models" / "build" / "efficientnet-lite0"
 
 
-SET_LAYOUT = {
+STEADY = {
     "VITRINE_EMBEDDER_LANES": "2",
     "VITRINE_EMBEDDER_INTRA_OP_THREADS": "1",
     "VITRINE_EMBEDDER_MAX_BATCH": "1",
+    "VITRINE_EMBEDDER_INTERACTIVE_QUEUE_SECONDS": "5",
 }
-"""Settings with which an embedder has nothing to measure at start."""
+"""Settings with which an embedder has nothing to measure at start, and refuses nobody whom other tests keep waiting."""
 
 
 def missing(package, install="Debian: apt-get install {}"):
@@ -86,7 +87,7 @@ def make_stack(tmp_path, tiny_model):
             shards=shards,
             ports=Ports.free(shards),
             model_dir=model_dir,
-            environment=SET_LAYOUT | (environment or {}),
+            environment=STEADY | (environment or {}),
         )
 
     yield make

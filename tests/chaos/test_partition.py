@@ -15,7 +15,7 @@ import pytest
 from services.local.stack import Ports, Stack
 from tests.chaos.load import DEADLINE
 from tests.chaos.trouble import trouble
-from tests.conftest import SET_LAYOUT, missing
+from tests.conftest import STEADY, missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -69,7 +69,7 @@ class Apart(Stack):
     """A stack whose last shard is in a namespace, at the other end of a cable."""
 
     def __init__(self, data, cable, tiny_model):
-        super().__init__(data, ports=Ports.free(2), model_dir=tiny_model, environment=SET_LAYOUT)
+        super().__init__(data, ports=Ports.free(2), model_dir=tiny_model, environment=STEADY)
         self._cable = cable
 
     @property

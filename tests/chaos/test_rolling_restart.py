@@ -9,7 +9,7 @@ import pytest
 from services.local.stack import Ports, Stack
 from tests.chaos.load import DEADLINE, SLACK, Load
 from tests.chaos.trouble import nothing_is_lost
-from tests.conftest import SET_LAYOUT
+from tests.conftest import STEADY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -25,7 +25,7 @@ class Doubled(Stack):
         self.first, self.second = Ports.free(2), Ports.free(2)
         self.gateways = f"ipv4:127.0.0.1:{self.first.gateway},127.0.0.1:{self.second.gateway}"
         self.embedders = f"ipv4:127.0.0.1:{self.first.embedder},127.0.0.1:{self.second.embedder}"
-        environment = SET_LAYOUT | {"VITRINE_GATEWAY_EMBEDDER": self.embedders}
+        environment = STEADY | {"VITRINE_GATEWAY_EMBEDDER": self.embedders}
         super().__init__(data, ports=self.first, model_dir=tiny_model, environment=environment)
 
     async def start(self):

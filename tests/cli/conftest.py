@@ -14,7 +14,7 @@ from PIL import Image
 
 from models.tiny import build_tiny
 from services.local.stack import ROOT, Ports, Stack
-from tests.conftest import SET_LAYOUT
+from tests.conftest import STEADY
 from vitrine.channels import open_channel
 from vitrine.v1 import indexer_pb2, indexer_pb2_grpc
 
@@ -180,7 +180,7 @@ def big_shop(tmp_path):
 async def stack(tmp_path_factory):
     """A running stack that the tests of a module share; its model finds subjects."""
     model = build_tiny(tmp_path_factory.mktemp("model"), attends=True)
-    stack = Stack(tmp_path_factory.mktemp("stack"), ports=Ports.free(2), model_dir=model, environment=SET_LAYOUT)
+    stack = Stack(tmp_path_factory.mktemp("stack"), ports=Ports.free(2), model_dir=model, environment=STEADY)
     async with stack.supervisor:
         await stack.start()
         yield stack

@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from models.tiny import build_tiny
 from services.local.stack import ROOT, Ports
 from services.local.supervisor import ProcessSpec, Supervisor
-from tests.conftest import SET_LAYOUT
+from tests.conftest import STEADY
 from tests.embedder import pictures
 from tests.embedder.serving import eventually
 from tests.embedder.shard import FailingShard
@@ -36,7 +36,7 @@ async def running(tmp_path, model_dir, **settings):
     ports = Ports.free(1)
     metrics_port = ports.metrics[ports.embedder]
     values = {"PORT": ports.embedder, "METRICS_PORT": metrics_port, "MODEL_DIRS": model_dir, **settings}
-    environment = SET_LAYOUT | {f"VITRINE_EMBEDDER_{name}": str(value) for name, value in values.items()}
+    environment = STEADY | {f"VITRINE_EMBEDDER_{name}": str(value) for name, value in values.items()}
     spec = ProcessSpec("embedder", "services.embedder", f"127.0.0.1:{ports.embedder}", environment)
     async with Supervisor(ROOT, tmp_path / "logs") as supervisor, open_channel(spec.address) as channel:
         await supervisor.start(spec)
@@ -174,7 +174,7 @@ async def test_sighup_reads_the_models_again_and_what_is_wrong_changes_nothing(t
 
     configure(tiny_model)
     ports = Ports.free(1)
-    environment = SET_LAYOUT | {
+    environment = STEADY | {
         "VITRINE_CONFIG": str(config),
         "VITRINE_EMBEDDER_PORT": str(ports.embedder),
         "VITRINE_EMBEDDER_METRICS_PORT": str(ports.metrics[ports.embedder]),
@@ -223,7 +223,7 @@ async def test_no_thread_interrupts_a_batch_but_to_refuse_and_lanes_step_back(tm
         assert (await embed(channel, PHOTO)).status.code == 0
         names = thread_names(process.pid)
         lanes = [thread for thread in names if os.getpriority(os.PRIO_PROCESS, thread) > 0]
-        assert len(lanes) == int(SET_LAYOUT["VITRINE_EMBEDDER_LANES"])
+        assert len(lanes) == int(STEADY["VITRINE_EMBEDDER_LANES"])
         grpc_threads = [thread for thread, name in names.items() if name in ("event_engine", "grpc_global_tim")]
         assert grpc_threads
         event_loop = process.pid

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from models.tiny import build_tiny
 from services.local.stack import ROOT, Ports, Stack
-from tests.conftest import SET_LAYOUT
+from tests.conftest import STEADY
 
 EXAMPLES = ROOT / "examples"
 PRODUCTS = 12
@@ -55,7 +55,7 @@ async def shop(tmp_path_factory):
             images = [str(catalogue / name) for name in row["images"].split(";")]
             writer.writerow({**row, "images": ";".join(images)})
     model = build_tiny(data / "model")
-    stack = Stack(data / "stack", shards=2, ports=Ports.free(2), model_dir=model, environment=SET_LAYOUT)
+    stack = Stack(data / "stack", shards=2, ports=Ports.free(2), model_dir=model, environment=STEADY)
     async with stack.supervisor:
         await stack.start()
         ready = Shop(stack, products, catalogue / rows[0]["images"].split(";")[0])

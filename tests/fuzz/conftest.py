@@ -3,7 +3,7 @@
 import pytest_asyncio
 
 from services.local.stack import Ports, Stack
-from tests.conftest import SET_LAYOUT
+from tests.conftest import STEADY
 from tests.security.pictures import catalogue
 from tests.security.searched import ingest
 
@@ -12,7 +12,7 @@ from tests.security.searched import ingest
 async def stack(tmp_path_factory, tiny_model):
     """Real processes with the collection `shop`."""
     folder = tmp_path_factory.mktemp("fuzz")
-    stack = Stack(folder / "stack", shards=1, ports=Ports.free(1), model_dir=tiny_model, environment=SET_LAYOUT)
+    stack = Stack(folder / "stack", shards=1, ports=Ports.free(1), model_dir=tiny_model, environment=STEADY)
     async with stack.supervisor:
         await stack.start()
         await ingest(stack, catalogue(folder / "shop"))

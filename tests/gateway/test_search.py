@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from services.local.stack import Ports, Stack
-from tests.conftest import SET_LAYOUT
+from tests.conftest import STEADY
 from tests.gateway.things import PRODUCTS, Things, attributes, describe_model, name, picture
 from tests.watching import scrape
 from vitrine import AsyncVitrine, ImagePart, ProductPart, Ranking, TextPart, VectorPart, Vitrine
@@ -45,7 +45,7 @@ async def things(tmp_path_factory, tiny_model):
     """A whole Vitrine with the collection `things`, which every test leaves as it was."""
     folder = tmp_path_factory.mktemp("things")
     (folder / "vitrine.toml").write_text(CONFIG)
-    environment = SET_LAYOUT | {
+    environment = STEADY | {
         "VITRINE_CONFIG": str(folder / "vitrine.toml"),
         "VITRINE_GATEWAY_TASTE": "tests.gateway.scorers:create_taste",
     }

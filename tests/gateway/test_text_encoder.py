@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from services.local.stack import Ports, Stack
-from tests.conftest import SET_LAYOUT
+from tests.conftest import STEADY
 from tests.gateway.encoders import ROWS, SPACE, BagOfWords, Returning
 from tests.gateway.test_search import Watching, ids, old_shard
 from tests.gateway.things import Things, attributes, name
@@ -27,7 +27,7 @@ INCOMPLETE = [search_pb2.DEGRADED_REASON_TEXT_INCOMPLETE]
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def things(tmp_path_factory, tiny_model):
     """Collections `joint`, of the encoder's embedding space, and `plain`, of another, with the same vectors."""
-    environment = SET_LAYOUT | {"VITRINE_GATEWAY_TEXT_ENCODER": "tests.gateway.encoders:BagOfWords"}
+    environment = STEADY | {"VITRINE_GATEWAY_TEXT_ENCODER": "tests.gateway.encoders:BagOfWords"}
     folder = tmp_path_factory.mktemp("text-encoder")
     stack = Stack(folder, shards=1, ports=Ports.free(1), model_dir=tiny_model, environment=environment)
     async with stack.supervisor:

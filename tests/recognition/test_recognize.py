@@ -12,7 +12,7 @@ import requests
 from evaluate.recognition.halves import write_half
 from services.local.stack import ROOT, Ports, Stack
 from tests.cli.conftest import Shell
-from tests.conftest import SET_LAYOUT
+from tests.conftest import STEADY
 from tests.embedder.serving import eventually
 from tests.watching import scrape
 from vitrine import AsyncVitrine, Vitrine
@@ -31,7 +31,7 @@ async def half(tmp_path_factory, lite_model):
     folder = tmp_path_factory.mktemp("recognize")
     shelf = folder / "shelf"
     shelf.mkdir()
-    environment = SET_LAYOUT | {"VITRINE_GATEWAY_CALIBRATION_DIR": str(shelf)}
+    environment = STEADY | {"VITRINE_GATEWAY_CALIBRATION_DIR": str(shelf)}
     stack = Stack(folder / "stack", ports=Ports.free(2), model_dir=lite_model, environment=environment)
     kept = write_half(CATALOGUE / "products.csv", 0, folder / "half.csv")
     async with stack.supervisor:

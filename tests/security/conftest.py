@@ -5,7 +5,7 @@ import shutil
 import pytest_asyncio
 
 from services.local.stack import Ports, Stack
-from tests.conftest import SET_LAYOUT
+from tests.conftest import STEADY
 from tests.embedder.cache.redis_server import BINARY, RedisServer
 from tests.security.marked import photo
 from tests.security.pictures import catalogue
@@ -32,7 +32,7 @@ async def searched(tmp_path_factory, tiny_model):
     """A stack with default settings, but for the level of its logs and (where there is one) a Redis, once searched."""
     folder = tmp_path_factory.mktemp("private")
     (folder / "tmp").mkdir()
-    environment = SET_LAYOUT | {"TMPDIR": str(folder / "tmp"), "HOME": str(folder / "tmp")}
+    environment = STEADY | {"TMPDIR": str(folder / "tmp"), "HOME": str(folder / "tmp")}
     for service in ("GATEWAY", "EMBEDDER", "INDEXER"):
         environment |= {f"VITRINE_{service}_LOG_LEVEL": "debug", f"VITRINE_{service}_LOG_FORMAT": "json"}
     cache = RedisServer(folder).start() if BINARY else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from services.local.stack import ROOT, Ports, Stack
 from tests.certificates import Authority
-from tests.conftest import SET_LAYOUT
+from tests.conftest import STEADY
 from vitrine import Credentials, Tls
 
 COLLECTION = "shop"
@@ -98,7 +98,7 @@ def secured(folder, model_dir):
         + certificate_entry("embedder", EVERYTHING)
         + certificate_entry("admin-job", EVERYTHING)
     )
-    environment = dict(SET_LAYOUT)
+    environment = dict(STEADY)
     for service in ("GATEWAY", "EMBEDDER", "INDEXER"):
         auth = "gateway.toml" if service == "GATEWAY" else "inner.toml"
         settings = {

@@ -15,7 +15,7 @@ import requests
 from services.local.__main__ import CATALOGUE
 from services.local.stack import ROOT, Ports, Stack
 from services.local.supervisor import ProcessSpec, Supervisor
-from tests.conftest import SET_LAYOUT
+from tests.conftest import STEADY
 from vitrine.v1 import search_pb2, search_pb2_grpc
 
 COLLECTION = "catalogue"
@@ -92,7 +92,7 @@ def stack(tmp_path_factory, lite_model):
         ports=Ports.free(2),
         model_dir=lite_model,
         image_roots=[CATALOGUE],
-        environment=SET_LAYOUT,
+        environment=STEADY,
     )
 
     with running(stack.supervisor, stack.start) as stack.do:
