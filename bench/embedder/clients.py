@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import re
 import struct
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol, cast
 
@@ -95,7 +95,7 @@ class GrpcTarget:
         await self._channel.close()
 
 
-class _LeanTarget:
+class _LeanTarget(ABC):
     """`Embed` by the leanest client there is (`bench.embedder.http2`), on one connection for all callers."""
 
     def __init__(self, address: str, path: str, answer_bytes: int) -> None:

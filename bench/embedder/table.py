@@ -8,17 +8,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench.embedder.throughput import AN_RPC_EACH, BUSY, GRPC_CLIENT, LONE, deployed_for
+
 TITLES = {
     "service_fp32": "Vitrine, fp32",
     "service_int8": "Vitrine, int8",
-    "service_fp32_rpc": "Vitrine, fp32, an RPC for each image",
-    "service_fp32_grpc_client": "Vitrine, fp32, the same by gRPC's own Python client",
+    AN_RPC_EACH: "Vitrine, fp32, an RPC for each image",
+    GRPC_CLIENT: "Vitrine, fp32, the same by gRPC's own Python client",
     "mosec": "mosec, fp32",
-    "mosec_deployed_for_32": "mosec, fp32, as deployed for 32 callers",
-    "mosec_deployed_for_1": "mosec, fp32, as deployed for 1 caller",
+    deployed_for("mosec", BUSY): "mosec, fp32, as deployed for 32 callers",
+    deployed_for("mosec", LONE): "mosec, fp32, as deployed for 1 caller",
     "litserve": "LitServe, fp32",
-    "litserve_deployed_for_32": "LitServe, fp32, as deployed for 32 callers",
-    "litserve_deployed_for_1": "LitServe, fp32, as deployed for 1 caller",
+    deployed_for("litserve", BUSY): "LitServe, fp32, as deployed for 32 callers",
+    deployed_for("litserve", LONE): "LitServe, fp32, as deployed for 1 caller",
 }
 
 
